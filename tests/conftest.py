@@ -1,0 +1,25 @@
+"""Fixtures shared by all tests: where the host is, and what runs on it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+from support import checkpoints, locations
+from support.server import ComfyServer
+
+# The host comes first: its module nodes.py has the same name as our package nodes/.
+for _folder in (locations.HOST, locations.REPOSITORY):
+    sys.path.append(str(_folder))
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+    """A running ComfyUI with the pack and the random checkpoint `tiny.safetensors` installed."""
+    locations.require_host()
+    comfy = ComfyServer(tmp_path_factory.mktemp("comfyui"))
+    comfy.add_checkpoint(checkpoints.build("tiny"))
+    comfy.start()
+    yield comfy
+    comfy.stop()

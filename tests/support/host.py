@@ -1,0 +1,74 @@
+"""ComfyUI inside the test process, on the CPU, with a base directory of its own."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import logging
+import sys
+import tempfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from . import checkpoints, locations
+
+
+@functools.cache
+def start() -> Path:
+    """Set up the host once per process, before its first heavy import, and return its base directory.
+
+    Models, embeddings, inputs and outputs of the in-process host live under the folder returned.
+    """
+    for folder in (locations.require_host(), locations.REPOSITORY):
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
+    import comfy.cli_args
+
+    base = Path(tempfile.mkdtemp(prefix="compinv-host-"))
+    comfy.cli_args.args.cpu = True
+    comfy.cli_args.args.base_directory = str(base)
+    import folder_paths
+
+    if Path(folder_paths.base_path) != base:
+        raise RuntimeError("folder_paths was imported before support.host.start(): call start() first.")
+    for name in ("models/checkpoints", "models/embeddings", "models/compinv/anchors", "input", "output", "temp"):
+        (base / name).mkdir(parents=True, exist_ok=True)
+    import comfy.model_management  # noqa: F401  (the first import decides on the device)
+
+    logging.getLogger().setLevel(logging.WARNING)
+    return base
+
+
+@functools.cache
+def load(kind: str = "tiny") -> tuple[Any, Any, Any]:
+    """Return (MODEL, CLIP, VAE) of a random SD1 checkpoint, as CheckpointLoaderSimple would.
+
+    The objects are shared by all tests of a process: clone before patching, and leave them as they were.
+    """
+    base = start()
+    import comfy.sd
+
+    model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(
+        str(checkpoints.build(kind)), embedding_directory=[str(base / "models" / "embeddings")]
+    )
+    return model, clip, vae
+
+
+@functools.cache
+def load_pack() -> ModuleType:
+    """Import the whole pack as ComfyUI does, under the name `compinv_pack`.
+
+    Its modules (`compinv_pack.nodes.train`, `compinv_pack.compinv_core…`) are other objects than those of a plain
+    `import compinv_core`: classes of the two must not be mixed.
+    """
+    start()
+    root = locations.REPOSITORY
+    spec = importlib.util.spec_from_file_location(
+        "compinv_pack", root / "__init__.py", submodule_search_locations=[str(root)]
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["compinv_pack"] = module
+    spec.loader.exec_module(module)
+    return module
