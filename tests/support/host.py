@@ -34,8 +34,6 @@ def start() -> Path:
         raise RuntimeError("folder_paths was imported before support.host.start(): call start() first.")
     for name in ("models/checkpoints", "models/embeddings", "models/compinv/anchors", "input", "output", "temp"):
         (base / name).mkdir(parents=True, exist_ok=True)
-    import comfy.model_management  # noqa: F401  (the first import decides on the device)
-
     logging.getLogger().setLevel(logging.WARNING)
     return base
 

@@ -1,0 +1,28 @@
+# The two commands of the README are `make demo` and `make test`; each sets up what it needs and reuses it.
+PYTHON ?= python3
+VENV_PYTHON := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench
+
+help: ## Say what there is
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 14
+
+setup: ## Make .venv/ and .comfyui/ (the other commands do it themselves)
+	@$(PYTHON) .ci/bootstrap.py
+
+demo: setup ## Learn a concept from photos, compose it, and put the pictures into demo-output/
+	@$(VENV_PYTHON) -m miniworld.demo
+
+test: setup ## Run the whole test suite
+	@$(VENV_PYTHON) tests/support/chromium.py
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m pytest tests
+
+lint: setup ## Run ruff and pyright
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m pyright
+
+bench: setup ## Print the tables of speed and memory
+	$(VENV_PYTHON) bench/training_step.py
+	$(VENV_PYTHON) bench/guidance.py
