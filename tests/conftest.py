@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+
 from support import checkpoints, locations
 from support.server import ComfyServer
 
