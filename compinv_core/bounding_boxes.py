@@ -1,0 +1,129 @@
+"""Layouts from the host's ``BOUNDING_BOX`` values: detections, a hand-drawn canvas, or a predicted layout."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .errors import UserError
+from .layout import Box, Layout, check_phrases, fold_case
+
+logger = logging.getLogger("compinv")
+
+# Canvas nodes round position and size separately and detectors overshoot a little; more than this is a mistake.
+_OVERSHOOT = 0.02
+
+
+def layout_from_bounding_boxes(bboxes: Any, phrases: Sequence[str], width: int, height: int) -> Layout:
+    """Build a layout from the host's ``BOUNDING_BOX`` values.
+
+    When every box has a label, phrases find their box by label: the same words first, then a label that ends the phrase
+    ("cat" for "my-cat cat"); of several boxes with the label the highest score wins, each box serves one phrase, and
+    boxes that no phrase asks for are ignored. Otherwise the first phrase gets the first box, and so on.
+
+    Parameters
+    ----------
+    bboxes : list of list of dict, list of dict, or dict
+        ``{x, y, width, height}`` in pixels and optionally ``label`` and ``score``; one inner list per picture, of which
+        the first is taken. No box at all gives an empty layout.
+    phrases : sequence of str
+    width, height : int
+        Size of the picture in pixels.
+
+    Returns
+    -------
+    Layout
+
+    Raises
+    ------
+    UserError
+        When a box is malformed, empty or outside the picture, a phrase is repeated or has no box, or there are more
+        boxes than phrases.
+    """
+    frame = _first_frame(bboxes)
+    phrases = tuple(phrases)
+    check_phrases(phrases)
+    if not frame:
+        return Layout((), (), width, height)
+    boxes = [_fractions(box, number, width, height) for number, box in enumerate(frame, start=1)]
+    labels = [_label(box) for box in frame]
+    if all(labels):
+        chosen = _match_labels(phrases, labels, [float(box.get("score") or 0.0) for box in frame])
+        return Layout(phrases, tuple(boxes[index] for index in chosen), width, height)
+    if len(boxes) != len(phrases):
+        raise UserError(
+            f"Layout From Boxes got {_count(boxes, 'box', 'boxes')} without labels and {_count(phrases, 'phrase')}; "
+            "write as many lines in `phrases` as there are boxes, in the same order."
+        )
+    return Layout(phrases, tuple(boxes), width, height)
+
+
+def _first_frame(bboxes: Any) -> list[Mapping[str, Any]]:
+    if isinstance(bboxes, Mapping):
+        return [bboxes]
+    frames = list(bboxes or [])
+    if frames and isinstance(frames[0], (list, tuple)):
+        if len(frames) > 1:
+            logger.warning("Layout From Boxes: boxes of %d pictures given, those of the first are used.", len(frames))
+        frames = list(frames[0])
+    if not all(isinstance(box, Mapping) for box in frames):
+        raise UserError("`bboxes` of Layout From Boxes must be bounding boxes with x, y, width and height in pixels.")
+    return frames
+
+
+def _fractions(box: Mapping[str, Any], number: int, width: int, height: int) -> Box:
+    try:
+        x, y, w, h = (float(box[key]) for key in ("x", "y", "width", "height"))
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"Box {number} of `bboxes` must have the numbers x, y, width and height in pixels.") from None
+    if not all(math.isfinite(value) for value in (x, y, w, h)):
+        raise UserError(f"Box {number} of `bboxes` has a value that is not a finite number.")
+    if w <= 0 or h <= 0:
+        raise UserError(f"Box {number} of `bboxes` is empty ({w:g}×{h:g} pixels); draw it larger or remove it.")
+    x0, x1 = x / width, (x + w) / width
+    y0, y1 = y / height, (y + h) / height
+    clipped = (max(x0, 0.0), max(y0, 0.0), min(x1, 1.0), min(y1, 1.0))
+    overshoot = max(abs(a - b) for a, b in zip(clipped, (x0, y0, x1, y1), strict=True))
+    if overshoot > _OVERSHOOT or clipped[0] >= clipped[2] or clipped[1] >= clipped[3]:
+        raise UserError(
+            f"Box {number} of `bboxes` spans x {x:g} to {x + w:g} and y {y:g} to {y + h:g}, outside the "
+            f"{width}×{height} picture; move it inside, or set `width` and `height` to the size it was drawn for."
+        )
+    return clipped
+
+
+def _label(box: Mapping[str, Any]) -> str:
+    metadata = box.get("metadata")
+    label = box.get("label") or (metadata.get("label") if isinstance(metadata, Mapping) else None)
+    return fold_case(str(label)) if label else ""
+
+
+def _match_labels(phrases: Sequence[str], labels: Sequence[str], scores: Sequence[float]) -> list[int]:
+    best_first = sorted(range(len(labels)), key=lambda index: -scores[index])
+    chosen: dict[str, int] = {}
+    for matches in (_same_words, _ends_phrase):
+        for phrase in phrases:
+            free = (index for index in best_first if index not in chosen.values() and matches(phrase, labels[index]))
+            if phrase not in chosen and (index := next(free, None)) is not None:
+                chosen[phrase] = index
+    for phrase in phrases:
+        if phrase not in chosen:
+            raise UserError(
+                f'The phrase "{phrase}" has no box: the labels in `bboxes` are {", ".join(sorted(set(labels)))}; '
+                "change the phrase or add a box with its label."
+            )
+    return [chosen[phrase] for phrase in phrases]
+
+
+def _same_words(phrase: str, label: str) -> bool:
+    return fold_case(phrase) == label
+
+
+def _ends_phrase(phrase: str, label: str) -> bool:
+    return fold_case(phrase).split()[-len(label.split()) :] == label.split()
+
+
+def _count(items: Sequence[Any], singular: str, plural: str | None = None) -> str:
+    return f"{len(items)} {singular if len(items) == 1 else plural or singular + 's'}"

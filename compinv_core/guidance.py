@@ -1,0 +1,292 @@
+"""Spatial inversion guidance: move each phrase's cross-attention into its box (Eq. 9) by changing the latents.
+
+The model is a callable here, from latents to one loss per image; `compinv_core.host.sampling` supplies ComfyUI's.
+
+Symbols: A_i attention map of phrase i, M_i mask of its box, L_loc the loss, x latents, σ noise level.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from .attention import HEAD_CHOICES, BlockAttention, maps_by_resolution
+from .errors import UserError
+from .layout import Box, box_masks
+
+logger = logging.getLogger("compinv")
+
+LOSS_FORMS = ("squared", "linear")
+BLOCK_CHOICES = ("middle and first up", "middle", "first up", "all up")
+SPAN_CHOICES = ("phrase", "placeholder")
+PRESETS = ("paper", "official_2024")
+
+# Gradients of a half-precision pass are near the smallest float16 numbers; scaled losses keep them representable.
+_HALF_PRECISION_SCALE = 1024.0
+
+
+@dataclass(frozen=True)
+class GuidanceConfig:
+    """How strongly, how long and on which attention maps the latents are guided.
+
+    Parameters
+    ----------
+    strength : float
+        Factor s of the update x ← x − s·σ²·∇L; at least 0, and 0 switches guidance off. The released code has 30.
+    threshold : float
+        An image is left alone at a step as soon as its loss is not above this; in [0, 1]. The released code has 0.2.
+    max_iterations : int
+        Updates per guided step at most; at least 0. The released code has 5.
+    guided_steps : int
+        Sampling steps that are guided, from the first on; at least 0. The released code has 10 of 50.
+    loss : {"squared", "linear"}
+        Form of the loss, see `location_loss`. Eq. 9 is linear, the released code squares.
+    blocks : {"middle and first up", "middle", "first up", "all up"}
+        UNet blocks whose cross-attention is used. The released code has the middle block and the first up block with
+        cross-attention.
+    span : {"phrase", "placeholder"}
+        Tokens of a phrase that count: all of them, or only the learned vectors of a phrase that has an embedding.
+    heads : {"all", "second half"}
+        Attention heads that count.
+    end_percent : float
+        Part of the noise schedule, in [0, 1] from full noise to none, after which no step is guided, whatever
+        `guided_steps` says; keeps a second sampling pass, which begins at less noise, unguided.
+    loss_per_head : bool
+        Average the losses of single blocks and heads instead of taking the loss of the averaged map.
+    stale_loss : bool
+        Compare the threshold with the loss from *before* the last update, kept from step to step: an image whose loss
+        was once at or below the threshold is never guided again.
+
+    Raises
+    ------
+    UserError
+        When a value is out of its range.
+    """
+
+    strength: float = 30.0
+    threshold: float = 0.2
+    max_iterations: int = 5
+    guided_steps: int = 10
+    loss: str = "squared"
+    blocks: str = "middle and first up"
+    span: str = "phrase"
+    heads: str = "all"
+    end_percent: float = 1.0
+    loss_per_head: bool = False
+    stale_loss: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("strength", "max_iterations", "guided_steps"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UserError(f"`{name}` of the layout guidance is {getattr(self, name)}; it must be 0 or more.")
+        for name in ("threshold", "end_percent"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"`{name}` of the layout guidance is {getattr(self, name)}; it must be from 0 to 1.")
+        choices = {"loss": LOSS_FORMS, "blocks": BLOCK_CHOICES, "span": SPAN_CHOICES, "heads": HEAD_CHOICES}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise UserError(
+                    f"`{name}` of the layout guidance is {getattr(self, name)!r}; choose one of {', '.join(allowed)}."
+                )
+
+    @property
+    def is_active(self) -> bool:
+        """Whether any latent can change at all."""
+        return self.strength > 0 and self.max_iterations > 0 and self.guided_steps > 0
+
+    def with_preset(self, preset: str) -> GuidanceConfig:
+        """Apply a preset.
+
+        Parameters
+        ----------
+        preset : {"paper", "official_2024"}
+            "paper" changes nothing. "official_2024" repeats what the authors' released code does where it differs:
+            the placeholder's tokens only, half of the heads, the loss per block and head, the stale loss.
+
+        Returns
+        -------
+        GuidanceConfig
+
+        Raises
+        ------
+        UserError
+            When the preset is unknown.
+        """
+        if preset == "paper":
+            return self
+        if preset == "official_2024":
+            return replace(self, span="placeholder", heads="second half", loss_per_head=True, stale_loss=True)
+        raise UserError(f"`preset` of the layout guidance is {preset!r}; choose one of {', '.join(PRESETS)}.")
+
+
+@dataclass(frozen=True)
+class GuidedLatents:
+    """What `guide_latents` did in one sampling step.
+
+    Parameters
+    ----------
+    latents : Tensor, like the input
+    losses : tuple of tuples of float
+        For every evaluation, the loss of each of the B images before the update that followed.
+    updates : tuple of int, length B
+        Updates of each image.
+    last_loss : Tensor (B,)
+        Each image's loss at its last evaluation; to be handed to the next step where the loss is stale.
+    """
+
+    latents: torch.Tensor
+    losses: tuple[tuple[float, ...], ...]
+    updates: tuple[int, ...]
+    last_loss: torch.Tensor
+
+
+def location_loss(attention: torch.Tensor, masks: torch.Tensor, form: str = "linear") -> torch.Tensor:
+    """How much of each phrase's attention lies outside its box (Eq. 9).
+
+    ``L_loc = (1/N) Σ_i (1 − Σ M_i A_i / Σ A_i)`` for `form` "linear"; the mean of the squared terms for "squared".
+
+    Parameters
+    ----------
+    attention : Tensor (B, N, H, W)
+        Non-negative attention maps, one per image and phrase.
+    masks : Tensor (N, H, W)
+        1 inside the box, 0 outside.
+    form : {"linear", "squared"}
+
+    Returns
+    -------
+    Tensor (B,)
+        In [0, 1]; differentiable with respect to `attention`. Zeros when N = 0.
+
+    Raises
+    ------
+    ValueError
+        When the shapes do not fit or `form` is unknown.
+    """
+    if form not in LOSS_FORMS:
+        raise ValueError(f"form must be one of {LOSS_FORMS}, not {form!r}.")
+    if attention.ndim != 4 or masks.shape != attention.shape[1:]:
+        raise ValueError(
+            f"attention (B, N, H, W) and masks (N, H, W) do not fit: {tuple(attention.shape)}, {tuple(masks.shape)}."
+        )
+    if attention.shape[1] == 0:
+        return attention.sum(dim=(1, 2, 3))
+    masks = masks.to(attention)
+    total = attention.sum(dim=(-2, -1)).clamp_min(torch.finfo(attention.dtype).tiny)
+    outside = 1 - (attention * masks).sum(dim=(-2, -1)) / total
+    return (outside.square() if form == "squared" else outside).mean(dim=1)
+
+
+def layout_loss(
+    blocks: Iterable[BlockAttention], spans: Sequence[Sequence[int]], boxes: Sequence[Box], config: GuidanceConfig
+) -> torch.Tensor:
+    """Location loss of the attention captured in one evaluation of the model.
+
+    At each resolution, A_i is the mean over blocks, heads and the phrase's tokens (with `config.loss_per_head`, every
+    block and head has a loss of its own). The result is the mean over resolutions, weighted by their numbers of blocks.
+
+    Parameters
+    ----------
+    blocks : iterable of BlockAttention
+        At least one.
+    spans : sequence of sequences of int, length N
+        Token positions of each phrase.
+    boxes : sequence of (x0, y0, x1, y1), length N
+    config : GuidanceConfig
+
+    Returns
+    -------
+    Tensor (B,)
+    """
+    losses, counts = [], []
+    for (height, width), maps in maps_by_resolution(blocks, spans, config.heads).items():
+        batch, count = maps.shape[:2]
+        masks = box_masks(boxes, height, width).to(maps)
+        if config.loss_per_head:
+            loss = location_loss(maps.flatten(0, 2), masks, config.loss).unflatten(0, (batch, -1)).mean(dim=1)
+        else:
+            loss = location_loss(maps.mean(dim=(1, 2)), masks, config.loss)
+        losses.append(loss * count)
+        counts.append(count)
+    return torch.stack(losses).sum(dim=0) / sum(counts)
+
+
+def guide_latents(
+    latents: torch.Tensor,
+    sigma: torch.Tensor,
+    loss_of: Callable[[torch.Tensor], torch.Tensor],
+    config: GuidanceConfig,
+    last_loss: torch.Tensor | None = None,
+    on_iteration: Callable[[], None] = lambda: None,
+) -> GuidedLatents:
+    """Improve the latents of one sampling step: ``x ← x − strength·σ²·∇_x L`` while the loss is above the threshold.
+
+    Every image of the batch has its own loss, its own gradient and its own end.
+
+    Parameters
+    ----------
+    latents : Tensor (B, C, H, W)
+        x = x0 + σ·ε at this step. Not changed. May be an inference tensor.
+    sigma : Tensor (B,)
+        Noise level σ.
+    loss_of : callable
+        From latents (B, C, H, W) that require a gradient to losses (B,).
+    config : GuidanceConfig
+    last_loss : Tensor (B,), optional
+        `GuidedLatents.last_loss` of the step before; used where `config.stale_loss` is set.
+    on_iteration : callable, optional
+        Called before every evaluation; may raise to stop.
+
+    Returns
+    -------
+    GuidedLatents
+        `latents` is the very input where no image was updated.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        scale = config.strength * _per_image(sigma.detach().clone(), latents).square()
+        current = latents.detach().clone()
+        batch = latents.shape[0]
+        known = torch.full((batch,), float("inf"), device=latents.device) if last_loss is None else last_loss.clone()
+        active = torch.ones(batch, dtype=torch.bool, device=latents.device)
+        updates = torch.zeros(batch, dtype=torch.int64, device=latents.device)
+        losses: list[tuple[float, ...]] = []
+        for _ in range(config.max_iterations):
+            if config.stale_loss:
+                active &= known > config.threshold
+                if not active.any():
+                    break
+            on_iteration()
+            candidate = current.detach().requires_grad_(True)
+            loss = loss_of(candidate)
+            known = torch.where(active, loss.detach().to(known), known)
+            losses.append(tuple(loss.detach().tolist()))
+            if not config.stale_loss:
+                active &= loss.detach() > config.threshold
+                if not active.any():
+                    break
+            gradient = _gradient(loss, candidate)
+            active &= _finite_images(gradient)
+            current = torch.where(_per_image(active, current), current - (scale * gradient).to(current), current)
+            updates += active
+        changed = bool(updates.any())
+    return GuidedLatents(current if changed else latents, tuple(losses), tuple(updates.tolist()), known)
+
+
+def _gradient(loss: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+    # Images do not mix inside the model, so one backward pass of the sum gives every image its own gradient.
+    (gradient,) = torch.autograd.grad(loss.sum() * _HALF_PRECISION_SCALE, latents)
+    return gradient / _HALF_PRECISION_SCALE
+
+
+def _finite_images(gradient: torch.Tensor) -> torch.Tensor:
+    finite = gradient.flatten(1).isfinite().all(dim=1)
+    if not finite.all():
+        logger.warning("Layout guidance: the gradient of an image is not finite; that image is left as it is.")
+    return finite
+
+
+def _per_image(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    return values.reshape(-1, *[1] * (like.ndim - 1))
