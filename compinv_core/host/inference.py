@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import comfy.ldm.modules.attention as host_attention
 import torch
 from torch.overrides import TorchFunctionMode
-
-import comfy.ldm.modules.attention as host_attention
 
 _PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter)
 
@@ -89,9 +88,9 @@ class InferenceTensorGuard(TorchFunctionMode):
     Parameters
     ----------
     out_of_place_add : bool, optional
-        Compute ``a += b`` as ``a = a + b`` where a gradient is needed. The host's text encoder layers and its ControlNet
-        hook add in place to tensors that autograd has saved, which backward refuses. Only for code that uses the
-        *result* of the addition: a bare ``a.add_(b)`` would be lost.
+        Compute ``a += b`` as ``a = a + b`` where a gradient is needed. The host's text encoder layers and its
+        ControlNet hook add in place to tensors that autograd has saved, which backward refuses. Only for code that uses
+        the *result* of the addition: a bare ``a.add_(b)`` would be lost.
 
     Examples
     --------
