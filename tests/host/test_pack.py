@@ -1,0 +1,63 @@
+"""ComfyUI loads the pack: quickly, whole, and with a help page and a tooltip for everything."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.locations import REPOSITORY
+from support.server import PACK_FOLDER, ComfyServer
+
+NODE_IDS = {
+    "CompInvLoadAnchors",
+    "CompInvTrainConcept",
+    "CompInvSaveConcept",
+    "CompInvLayoutFromBoxes",
+    "CompInvApplyLayoutGuidance",
+}
+
+
+@pytest.fixture(scope="module")
+def nodes(server: ComfyServer) -> dict:
+    """What the server says about each of the pack's nodes."""
+    everything = server.get("/object_info")
+    return {key: info for key, info in everything.items() if info["python_module"] == f"custom_nodes.{PACK_FOLDER}"}
+
+
+def test_import_takes_less_than_half_a_second(server: ComfyServer) -> None:
+    # The report has one decimal: 0.4 stands for anything below 0.45.
+    assert server.pack_import_seconds() <= 0.4
+
+
+def test_import_leaves_no_complaint_in_the_log(server: ComfyServer) -> None:
+    complaints = [line for line in server.log.splitlines() if "compinv" in line.lower()]
+    assert not [line for line in complaints if any(word in line.lower() for word in ("error", "fail", "warn", "unable"))]
+    assert "Unable to parse pyproject.toml" not in server.log
+
+
+def test_all_nodes_are_there(nodes: dict) -> None:
+    assert nodes.keys() >= NODE_IDS
+
+
+def test_every_input_has_a_tooltip(nodes: dict) -> None:
+    silent = [
+        f"{key}.{name}"
+        for key, info in nodes.items()
+        for group in ("required", "optional")
+        for name, (_, *options) in info["input"].get(group, {}).items()
+        if not (options and options[0].get("tooltip"))
+    ]
+    assert not silent
+
+
+def test_every_node_is_described_and_filed(nodes: dict) -> None:
+    for key, info in nodes.items():
+        assert info["category"].startswith("compositional inversion"), key
+        assert info["description"], key
+        assert info["search_aliases"], key
+
+
+def test_every_node_has_a_help_page_that_names_its_inputs(nodes: dict) -> None:
+    for key, info in nodes.items():
+        page = (REPOSITORY / "web" / "docs" / f"{key}.md").read_text()
+        names = [name for group in ("required", "optional") for name in info["input"].get(group, {})]
+        assert not [name for name in names if f"`{name}`" not in page], key

@@ -1,0 +1,46 @@
+"""Drives ComfyUI's own frontend in a headless Chromium."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from playwright.sync_api import Page, sync_playwright
+
+from . import chromium
+
+READY = "() => window.app?.isGraphReady && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 100"
+
+
+@contextlib.contextmanager
+def open_frontend(url: str) -> Iterator[Page]:
+    """Open the frontend of a running server and wait until its nodes are registered."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium.find(), args=["--no-sandbox", "--disable-background-networking"]
+        )
+        try:
+            page = browser.new_page(viewport={"width": 1600, "height": 1000})
+            page.goto(url)
+            page.wait_for_function(READY, timeout=120_000)
+            yield page
+        finally:
+            browser.close()
+
+
+def load_workflow(page: Page, workflow: dict[str, Any]) -> list[str]:
+    """Load a graph as the editor does when a file is dropped, and return the types of nodes that it does not know."""
+    return page.evaluate(
+        """async (workflow) => {
+            await app.loadGraphData(workflow);
+            return app.graph.nodes.filter((node) => !LiteGraph.registered_node_types[node.type]
+                || node.has_errors).map((node) => node.type);
+        }""",
+        workflow,
+    )
+
+
+def api_prompt(page: Page) -> dict[str, Any]:
+    """Return the API-format prompt that the Run button would queue for the graph that is open."""
+    return page.evaluate("async () => (await app.graphToPrompt()).output")
