@@ -92,7 +92,7 @@ TRAIN: dict[str, Node] = {
         {},
         {"clip": ("checkpoint", 1), "text": ("prompt", 0)},
     ),
-    "negative": ("CLIPTextEncode", "Negative prompt", (1400, 430), (300, 110), {"text": ""}, {"clip": ("checkpoint", 1)}),
+    "negative": ("CLIPTextEncode", "Negative prompt", (1400, 430), (300, 110), {}, {"clip": ("checkpoint", 1)}),
     "size": ("GetImageSize", "", (1080, 700), (280, 120), {}, {"image": ("crop", 0)}),
     "latent": (
         "EmptyLatentImage",
@@ -108,7 +108,12 @@ TRAIN: dict[str, Node] = {
         (1740, 0),
         (300, 280),
         {"seed": 1, "control_after_generate": "fixed", "steps": 30, "cfg": 7.5, "sampler_name": "euler"},
-        {"model": ("checkpoint", 0), "positive": ("positive", 0), "negative": ("negative", 0), "latent_image": ("latent", 0)},
+        {
+            "model": ("checkpoint", 0),
+            "positive": ("positive", 0),
+            "negative": ("negative", 0),
+            "latent_image": ("latent", 0),
+        },
     ),
     "decode": ("VAEDecode", "", (1740, 340), (300, 60), {}, {"samples": ("sampler", 0), "vae": ("checkpoint", 2)}),
     "images": (
@@ -126,8 +131,8 @@ COMPOSE_NOTE = f"""## Put a learned concept beside something else
 1. Choose the same **Stable Diffusion 1.5** checkpoint as in *01-train-concept* (for the miniature world of `make \
 demo`: `miniworld.safetensors`, and 128 × 128 on the canvas).
 2. Draw one box for each thing on the canvas. Its size is the size of the picture ({SIDE} × {SIDE}).
-3. *Layout from Boxes*: one phrase per line, in the order of the boxes. *Apply Layout Guidance*: the whole prompt. Each \
-phrase must stand in the prompt exactly as written.
+3. *Layout from Boxes*: one phrase per line, in the order of the boxes. *Apply Layout Guidance*: the whole prompt. \
+Each phrase must stand in the prompt exactly as written.
 
 `embedding:my-cat` is the word learned in *01-train-concept*. Any sampler will do. With `strength` 0 you get exactly \
 the pictures of the unguided model.
@@ -168,7 +173,7 @@ COMPOSE: dict[str, Node] = {
         {"text": "embedding:my-cat cat and a ball"},
         {"model": ("checkpoint", 0), "clip": ("checkpoint", 1), "layout": ("layout", 0)},
     ),
-    "negative": ("CLIPTextEncode", "Negative prompt", (840, 480), (400, 110), {"text": ""}, {"clip": ("checkpoint", 1)}),
+    "negative": ("CLIPTextEncode", "Negative prompt", (840, 480), (400, 110), {}, {"clip": ("checkpoint", 1)}),
     "latent": (
         "EmptyLatentImage",
         "",
@@ -183,7 +188,12 @@ COMPOSE: dict[str, Node] = {
         (1280, 0),
         (300, 280),
         {"seed": 1, "control_after_generate": "fixed", "steps": 50, "cfg": 7.5, "sampler_name": "euler"},
-        {"model": ("guidance", 0), "positive": ("guidance", 1), "negative": ("negative", 0), "latent_image": ("latent", 0)},
+        {
+            "model": ("guidance", 0),
+            "positive": ("guidance", 1),
+            "negative": ("negative", 0),
+            "latent_image": ("latent", 0),
+        },
     ),
     "decode": ("VAEDecode", "", (1280, 340), (300, 60), {}, {"samples": ("sampler", 0), "vae": ("checkpoint", 2)}),
     "images": (
@@ -219,13 +229,14 @@ BUILD = """async (nodes) => {
         for (const [input, [source, output]] of Object.entries(links)) {
             const slot = made[key].inputs.findIndex((i) => i.name === input);
             if (slot < 0) throw new Error(`${type} has no input ${input}`);
-            if (!made[source].connect(output, made[key], slot)) throw new Error(`${source} does not fit ${key}.${input}`);
+            const link = made[source].connect(output, made[key], slot);
+            if (!link) throw new Error(`${source} does not fit ${key}.${input}`);
         }
     }
     const graph = app.graph.serialize();
     delete graph.id;
     delete graph.extra.ds;
-    return graph;
+    return JSON.stringify(graph);
 }"""
 
 
@@ -240,7 +251,7 @@ def main() -> None:
         try:
             with browser.open_frontend(server.url) as page:
                 for name, nodes in WORKFLOWS.items():
-                    graph = page.evaluate(BUILD, list(nodes.items()))
+                    graph = json.loads(page.evaluate(BUILD, list(nodes.items())))
                     path = locations.REPOSITORY / "workflows" / f"{name}.json"
                     path.write_text(json.dumps(graph, indent=2, ensure_ascii=False) + "\n")
                     print(f"{path.name}: {len(graph['nodes'])} nodes")
