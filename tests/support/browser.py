@@ -14,14 +14,30 @@ READY = "() => window.app?.isGraphReady && Object.keys(window.LiteGraph?.registe
 
 
 @contextlib.contextmanager
-def open_frontend(url: str) -> Iterator[Page]:
-    """Open the frontend of a running server and wait until its nodes are registered."""
+def open_frontend(url: str, complaints: list[str] | None = None) -> Iterator[Page]:
+    """Open the frontend of a running server and wait until its nodes are registered.
+
+    Parameters
+    ----------
+    url : str
+        Address of the server.
+    complaints : list of str, optional
+        Receives the errors of the console and uncaught errors of the page, with the address they come from.
+    """
+    heard = [] if complaints is None else complaints
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium.find(), args=["--no-sandbox", "--disable-background-networking"]
         )
         try:
             page = browser.new_page(viewport={"width": 1600, "height": 1000})
+            page.on("pageerror", lambda error: heard.append(str(error)))
+            page.on(
+                "console",
+                lambda message: heard.append(f"{message.text} ({message.location.get('url', '')})")
+                if message.type == "error"
+                else None,
+            )
             page.goto(url)
             page.wait_for_function(READY, timeout=120_000)
             yield page

@@ -1,0 +1,81 @@
+"""The pack in ComfyUI's real frontend."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support import graph
+from support.locations import REPOSITORY
+from support.server import PACK_FOLDER, ComfyServer
+
+browser = pytest.importorskip("support.browser")
+
+WORKFLOWS = sorted((REPOSITORY / "workflows").glob("*.json"))
+# The editor asks for a new user's settings and drafts, which are not there yet.
+ABSENT_AT_FIRST = re.compile(r"/(user\.css|userdata\b)|/api/userdata|/view\?")
+
+
+@pytest.fixture(scope="module")
+def complaints() -> list[str]:
+    """Errors that the browser reported while these tests ran."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def page(server: ComfyServer, complaints: list[str]) -> Iterator[browser.Page]:
+    with browser.open_frontend(server.url, complaints) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def object_info(server: ComfyServer) -> dict:
+    return server.get("/object_info")
+
+
+def test_the_pack_loads_without_errors(page: browser.Page, complaints: list[str], object_info: dict) -> None:
+    ours = [key for key, info in object_info.items() if info["python_module"] == f"custom_nodes.{PACK_FOLDER}"]
+    assert ours
+    assert page.evaluate("(ids) => ids.filter((id) => !LiteGraph.registered_node_types[id])", ours) == []
+    assert not [complaint for complaint in complaints if not ABSENT_AT_FIRST.search(complaint)]
+
+
+def test_help_pages_are_served(page: browser.Page, server: ComfyServer) -> None:
+    for document in (REPOSITORY / "web" / "docs").glob("*.md"):
+        answer = page.request.get(f"{server.url}/extensions/{PACK_FOLDER}/docs/{document.name}")
+        assert answer.ok
+        assert answer.text() == document.read_text()
+
+
+def test_templates_are_offered(page: browser.Page, server: ComfyServer) -> None:
+    assert set(server.get("/workflow_templates")[PACK_FOLDER]) == {path.stem for path in WORKFLOWS}
+    # The template browser fetches the graph and its thumbnail from here.
+    for path in WORKFLOWS:
+        answer = page.request.get(f"{server.url}/api/workflow_templates/{PACK_FOLDER}/{path.name}")
+        assert answer.json() == json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_template_opens_whole(
+    page: browser.Page, object_info: dict, path: Path, tmp_path: Path, complaints: list[str]
+) -> None:
+    workflow = json.loads(path.read_text())
+    before = len(complaints)
+
+    missing = browser.load_workflow(page, workflow)
+    page.screenshot(path=tmp_path / f"{path.stem}.png")
+
+    assert missing == []
+    assert page.evaluate("() => app.graph.nodes.length") == len(workflow["nodes"])
+    assert not [complaint for complaint in complaints[before:] if not ABSENT_AT_FIRST.search(complaint)]
+    # The host tests run what this conversion yields, so it must be what the Run button would queue.
+    assert without_titles(browser.api_prompt(page)) == graph.to_prompt(workflow, object_info)
+
+
+def without_titles(prompt: graph.Prompt) -> graph.Prompt:
+    """Drop the node titles that the editor adds for error messages."""
+    return {key: {"class_type": node["class_type"], "inputs": node["inputs"]} for key, node in prompt.items()}
