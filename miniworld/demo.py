@@ -1,0 +1,194 @@
+"""The main job on a real ComfyUI: learn a cat from five photos and compose it with something else.
+
+``python -m miniworld.demo`` starts the host with the pack, learns the concept twice (plain textual inversion, and with
+semantic inversion), and paints the 2×2 ablation of semantic and spatial inversion with the same seeds. Pictures and
+scores lie in ``demo-output/`` afterwards; what is there already is reused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .checkpoint import CHECKPOINT_NAME, assemble
+from .comfyui_server import ComfyServer
+from .contact_sheet import Panel, contact_sheet
+from .instances import INSTANCES, Instance, photos
+from .judging import drawn_boxes, judge_pair, summary
+from .recipe import ANCHOR_WORDS, GUIDANCE, INVERSION, PAINTING, TEMPLATES
+from .scenes import SIDE
+
+log = logging.getLogger("compinv.miniworld")
+OWN, OTHER = "my-cat", "boat"
+SEED, PICTURES = 7, 8
+NODES = {"model": ["loader", 0], "clip": ["loader", 1], "vae": ["loader", 2]}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the ablation."""
+
+    semantic: bool
+    spatial: bool
+
+    @property
+    def title(self) -> str:
+        parts = [name for name, on in (("semantic", self.semantic), ("spatial", self.spatial)) if on]
+        return "textual inversion" + (f" + {' + '.join(parts)}" if parts else " alone")
+
+    @property
+    def key(self) -> str:
+        return f"semantic-{'on' if self.semantic else 'off'}_spatial-{'on' if self.spatial else 'off'}"
+
+
+CELLS = tuple(Cell(semantic, spatial) for spatial in (False, True) for semantic in (False, True))
+
+
+def node(class_type: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": class_type, "inputs": inputs}
+
+
+def write_photos(instance: Instance, folder: Path) -> list[str]:
+    """Write the photos where Load Image finds them; the mask lies in the alpha channel, as its mask editor keeps it."""
+    names = []
+    for i, (picture, mask) in enumerate(zip(*photos(instance), strict=True)):
+        alpha = np.uint8(255 * (1 - mask))
+        names.append(f"{instance.name}-{i + 1}.png")
+        Image.fromarray(np.dstack([picture, alpha])).save(folder / names[-1])
+    return names
+
+
+def training_prompt(instance: Instance, names: list[str], concept: str, semantic: bool) -> dict[str, Any]:
+    """The graph that learns a concept from its photos."""
+    graph = {"loader": node("CheckpointLoaderSimple", ckpt_name=CHECKPOINT_NAME)}
+    for i, name in enumerate(names):
+        graph[f"photo{i}"] = node("LoadImage", image=name)
+    graph["photos"] = node("BatchImagesNode", **{f"images.image{i}": [f"photo{i}", 0] for i in range(len(names))})
+    graph["masks"] = node("BatchMasksNode", **{f"masks.mask{i}": [f"photo{i}", 1] for i in range(len(names))})
+    graph["train"] = node(
+        "CompInvTrainConcept", **NODES, images=["photos", 0], mask=["masks", 0], name=concept,
+        superclass=instance.noun, custom_templates="\n".join(TEMPLATES), seed=SEED, **INVERSION)
+    if semantic:
+        graph["anchors"] = node(
+            "CompInvLoadAnchors", clip=NODES["clip"], vocabulary="coco80", extra_words=", ".join(ANCHOR_WORDS))
+        graph["train"]["inputs"]["anchors"] = ["anchors", 0]
+    graph["save"] = node("CompInvSaveConcept", concept=["train", 0], filename="")
+    return graph
+
+
+def painting_prompt(cell: Cell, instance: Instance, other: str) -> dict[str, Any]:
+    """The graph that paints one cell of the ablation."""
+    text = f"a photo of a embedding:{concept_name(instance, cell.semantic)} {instance.noun} and a {other}"
+    phrases = (f"embedding:{concept_name(instance, cell.semantic)} {instance.noun}", other)
+    graph = {
+        "loader": node("CheckpointLoaderSimple", ckpt_name=CHECKPOINT_NAME),
+        "negative": node("CLIPTextEncode", clip=NODES["clip"], text=""),
+        "positive": node("CLIPTextEncode", clip=NODES["clip"], text=text),
+        "latent": node("EmptyLatentImage", width=SIDE, height=SIDE, batch_size=PICTURES),
+        "sampler": node(
+            "KSampler", model=NODES["model"], positive=["positive", 0], negative=["negative", 0],
+            latent_image=["latent", 0], seed=SEED, denoise=1.0, **PAINTING),
+        "decoder": node("VAEDecode", samples=["sampler", 0], vae=NODES["vae"]),
+        "save": node("SaveImage", images=["decoder", 0], filename_prefix=cell.key)}
+    if cell.spatial:
+        boxes = [
+            {"x": x0 * SIDE, "y": y0 * SIDE, "width": (x1 - x0) * SIDE, "height": (y1 - y0) * SIDE, "label": phrase}
+            for phrase, (x0, y0, x1, y1) in zip(phrases, drawn_boxes(instance.noun, other), strict=True)]
+        graph["layout"] = node(
+            "CompInvLayoutFromBoxes", bboxes={"__value__": [boxes]}, phrases="\n".join(phrases), width=SIDE, height=SIDE)
+        graph["positive"] = node(
+            "CompInvApplyLayoutGuidance", model=NODES["model"], clip=NODES["clip"], text=text, layout=["layout", 0],
+            **GUIDANCE)
+        graph["sampler"]["inputs"] |= {"model": ["positive", 0], "positive": ["positive", 1]}
+    return graph
+
+
+def concept_name(instance: Instance, semantic: bool) -> str:
+    return f"{instance.name}-{'semantic' if semantic else 'plain'}"
+
+
+def run(server: ComfyServer, title: str, prompt: dict[str, Any]) -> Any:
+    """Queue a graph, show its progress, and return its result or stop with the host's sentence."""
+    began = time.monotonic()
+    result = server.run_with_progress(
+        prompt, lambda done, total: print(f"\r{title}: {done}/{total}   ", end="", flush=True))
+    print(f"\r{title}: {time.monotonic() - began:.0f} s" + " " * 20, flush=True)
+    if not result.ok:
+        raise SystemExit(f"{title} failed: {result.error or result.node_errors}")
+    return result
+
+
+def learn_and_paint(server: ComfyServer, folder: Path) -> dict[Cell, np.ndarray]:
+    """Pictures (PICTURES, SIDE, SIDE, 3) uint8 of every cell, learned and painted where they are not there yet."""
+    instance = INSTANCES[OWN]
+    names = write_photos(instance, server.base / "input")
+    for semantic in (False, True):
+        concept = concept_name(instance, semantic)
+        if not (server.base / "models" / "embeddings" / f"{concept}.safetensors").exists():
+            run(server, f"learning {concept} from {len(names)} photos", training_prompt(instance, names, concept, semantic))
+    cells = {}
+    for cell in CELLS:
+        files = sorted((folder / "pictures").glob(f"{cell.key}_*.png"))
+        if len(files) != PICTURES:
+            result = run(server, f"painting: {cell.title}", painting_prompt(cell, instance, OTHER))
+            files = []
+            for i, picture in enumerate(server.images(result, "save")):
+                files.append(folder / "pictures" / f"{cell.key}_{i}.png")
+                Image.fromarray(picture).save(files[-1])
+        cells[cell] = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+    return cells
+
+
+def scores(cells: dict[Cell, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """The judge's summary of every cell."""
+    table = {}
+    for cell, pictures in cells.items():
+        rows = judge_pair(torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(255), INSTANCES[OWN], OTHER)
+        table[cell.key] = {**asdict(cell), **summary(rows)}
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=Path("demo-output"), help="where pictures and scores go")
+    folder = parser.parse_args().folder.resolve()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    server = ComfyServer(folder / "comfyui")
+    print("assembling the miniature checkpoint", flush=True)
+    assemble(server.base / "models" / "checkpoints" / CHECKPOINT_NAME)
+    print("starting ComfyUI", flush=True)
+    server.start()
+    try:
+        cells = learn_and_paint(server, folder)
+    finally:
+        server.stop()
+    table = scores(cells)
+    (folder / "scores.json").write_text(json.dumps({
+        "own": OWN, "other": OTHER, "seed": SEED, "judge": "miniworld judge", "cells": table}, indent=2) + "\n")
+    panels = [Panel(cell.title, _caption(table[cell.key]), list(pictures)) for cell, pictures in cells.items()]
+    contact_sheet(
+        f"“{OWN} {INSTANCES[OWN].noun} and a {OTHER}”: the same seeds in every panel",
+        Panel("the user's photos", "", list(photos(INSTANCES[OWN])[0])), panels).save(folder / "ablation.png")
+    for cell in CELLS:
+        print(f"{cell.title:45} {_caption(table[cell.key])}")
+    print(f"pictures: {folder / 'ablation.png'}\nscores:   {folder / 'scores.json'}")
+
+
+def _caption(row: dict[str, Any]) -> str:
+    alike = row["object_alignment"]
+    return (f"{OTHER} {row['other']:.0%}   {INSTANCES[OWN].noun} {row['own']:.0%}   both {row['both']:.0%}   "
+            f"looks like the photos {'–' if alike is None else format(alike, '.2f')}")
+
+
+if __name__ == "__main__":
+    main()

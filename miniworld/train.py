@@ -1,0 +1,67 @@
+"""Train the miniature world from its seeds: ``python -m miniworld.train``.
+
+Autoencoder, UNet and judge are trained in turn in ``miniworld/run/`` and written to ``miniworld/weights/``. An
+interrupted run continues where its last checkpoint was. About two and a half hours on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+import torch
+
+from . import instances
+from .autoencoder import Autoencoder
+from .checkpoint import WEIGHTS, dequantise, quantise, save_small
+from .dataset import training_pictures
+from .train_autoencoder import psnr, train_autoencoder
+from .train_judge import train_judge
+from .train_unet import encode_pictures, train_unet
+
+log = logging.getLogger("compinv.miniworld")
+PICTURES = 16_000
+AUTOENCODER_PICTURES = 12_000
+HELD_OUT = 300
+"""The last pictures of the set: the autoencoder is measured on them and not trained on them."""
+
+
+def autoencoder_stage(pictures: torch.Tensor, folder: Path) -> Autoencoder:
+    """Train, store, and return the autoencoder as stored, so that every later stage sees the shipped one."""
+    average = train_autoencoder(pictures[:AUTOENCODER_PICTURES], folder)
+    stored = Autoencoder()
+    stored.load_state_dict(dequantise(quantise(average)))
+    stored.eval()
+    photos = torch.cat([torch.from_numpy(instances.photos(i)[0]) for i in instances.INSTANCES.values()])
+    quality = {"scenes": psnr(stored, pictures[-HELD_OUT:]), "instances": psnr(stored, photos.permute(0, 3, 1, 2))}
+    log.info("autoencoder, dB: %s", quality)
+    save_small(average, WEIGHTS / "autoencoder.safetensors", {"psnr_db": json.dumps(quality)})
+    return stored
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "run", help="training state and pictures")
+    parser.add_argument("--only", choices=("autoencoder", "unet", "judge"), help="train just one network")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    torch.set_num_threads(options.threads)
+    options.folder.mkdir(parents=True, exist_ok=True)
+
+    pictures, captions = training_pictures(options.folder, PICTURES)
+    model = autoencoder_stage(pictures, options.folder)
+    if options.only in (None, "unet"):
+        latents = encode_pictures(model, pictures, options.folder)
+        average, scale = train_unet(latents, captions, options.folder)
+        save_small(average, WEIGHTS / "unet.safetensors",
+                   {"latent_shift": repr(scale.shift), "latent_scale": repr(scale.scale)})
+    if options.only in (None, "judge"):
+        weights, scores = train_judge(model, options.folder)
+        save_small(weights, WEIGHTS / "judge.safetensors", {"accuracy": json.dumps(scores)})
+
+
+if __name__ == "__main__":
+    main()
