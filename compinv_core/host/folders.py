@@ -1,0 +1,81 @@
+"""Where the host keeps what this pack reads and writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import folder_paths
+
+from ..errors import UserError
+
+_ANCHOR_SUFFIX = ".txt"
+
+
+def embedding_path(name: str) -> Path:
+    """Return the file of a concept among the host's embeddings.
+
+    Parameters
+    ----------
+    name : str
+        Checked by `compinv_core.concept.check_name`.
+
+    Returns
+    -------
+    Path
+        ``models/embeddings/NAME.safetensors``, in the first embeddings folder; may not exist.
+    """
+    return Path(folder_paths.get_folder_paths("embeddings")[0]) / f"{name}.safetensors"
+
+
+def run_folder(name: str) -> Path:
+    """Return the folder of a concept's training state, ``output/compinv/runs/NAME``.
+
+    Parameters
+    ----------
+    name : str
+        Checked by `compinv_core.concept.check_name`.
+
+    Returns
+    -------
+    Path
+    """
+    return Path(folder_paths.get_output_directory()) / "compinv" / "runs" / name
+
+
+def anchor_lists() -> list[str]:
+    """Return the names of the person's own anchor lists in ``models/compinv/anchors``, without ``.txt``.
+
+    Returns
+    -------
+    list of str
+        Sorted; empty where the folder does not exist.
+    """
+    folder = _anchor_folder()
+    if not folder.is_dir():
+        return []
+    return sorted(path.stem for path in folder.iterdir() if path.suffix == _ANCHOR_SUFFIX and path.is_file())
+
+
+def anchor_list_path(name: str) -> Path:
+    """Return the file of one of `anchor_lists`.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    UserError
+        When there is no such list in the folder.
+    """
+    if name not in anchor_lists():
+        raise UserError(f"There is no anchor list {name!r}; put {name}.txt into models/compinv/anchors.")
+    return _anchor_folder() / f"{name}{_ANCHOR_SUFFIX}"
+
+
+def _anchor_folder() -> Path:
+    return Path(folder_paths.models_dir) / "compinv" / "anchors"

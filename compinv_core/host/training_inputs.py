@@ -1,0 +1,164 @@
+"""From the photos of a concept to latents, and the fingerprint of everything that a training depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import comfy.model_management
+import torch
+
+from .. import logger
+from ..anchors import Anchors
+from ..errors import UserError
+from ..inversion_config import InversionConfig
+from ..photos import centre_crop, latent_weights, stack_masks
+from ..run_state import RunStore, digest
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from comfy.sd import CLIP, VAE
+
+
+_PIXELS_PER_CELL = 8
+
+
+def check_autoencoder(model: ModelPatcher, vae: VAE) -> None:
+    """Refuse an autoencoder whose latents the diffusion model does not take.
+
+    Parameters
+    ----------
+    model : ModelPatcher
+    vae : VAE
+
+    Raises
+    ------
+    UserError
+    """
+    wanted = model.model.latent_format.latent_channels
+    if vae.latent_channels != wanted or vae.downscale_ratio != _PIXELS_PER_CELL or vae.first_stage_model is None:
+        raise UserError(
+            f"The autoencoder makes latents of {vae.latent_channels} channels, the model takes {wanted}; "
+            "connect `vae` to the same Stable Diffusion 1 checkpoint as `model`."
+        )
+
+
+def checked_masks(
+    mask: torch.Tensor | Sequence[torch.Tensor] | None, photos: torch.Tensor, config: InversionConfig
+) -> torch.Tensor | None:
+    """Join the concept masks and check that they fit the photos.
+
+    Parameters
+    ----------
+    mask : Tensor (n, H, W) or a sequence of such batches, optional
+    photos : Tensor (n, H, W, 3)
+    config : InversionConfig
+
+    Returns
+    -------
+    Tensor (n, H, W), or None
+        None where there is no mask, or the preset gives it no effect.
+
+    Raises
+    ------
+    UserError
+    """
+    if mask is None:
+        return None
+    masks = stack_masks([mask] if isinstance(mask, torch.Tensor) else mask, photos)
+    if config.preset == "official_2024":
+        logger.info("The preset official_2024 repeats that the mask has no effect in the released code.")
+        return None
+    return masks
+
+
+def encode_photos(
+    model: ModelPatcher, vae: VAE, photos: torch.Tensor, masks: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Encode photos to the mean of the autoencoder's posterior, and bring masks to latent resolution.
+
+    One photo at a time, so that the result does not depend on free memory and the person can stop.
+
+    Parameters
+    ----------
+    model : ModelPatcher
+        For the scale of its latents.
+    vae : VAE
+    photos : Tensor (n, H, W, 3)
+        Cropped at the centre to a multiple of 8 pixels.
+    masks : Tensor (n, H, W), optional
+
+    Returns
+    -------
+    latents : Tensor (n, C, h, w), float32, CPU
+        As the diffusion model takes them.
+    weights : Tensor (n, 1, h, w), float32, CPU, or None
+
+    Raises
+    ------
+    UserError
+        When the autoencoder gives NaN, or a mask lies only in the part that is cropped away.
+    """
+    cell = _PIXELS_PER_CELL
+    latents = []
+    with torch.inference_mode():
+        for photo in centre_crop(photos, cell):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            latents.append(model.model.process_latent_in(vae.encode(photo[None])))
+    with torch.inference_mode(False):
+        encoded = torch.cat([latent.detach().float().cpu().clone() for latent in latents])
+        weights = None if masks is None else latent_weights(centre_crop(masks.clone(), cell), cell)
+    if not torch.isfinite(encoded).all():
+        raise UserError("The autoencoder turned the images into NaN; use its full-precision version (--fp32-vae).")
+    if weights is not None and not weights.sum((1, 2, 3)).all():
+        raise UserError(
+            "A mask is empty after cropping the image to a multiple of 8; paint the concept further inside."
+        )
+    return encoded, weights
+
+
+def run_store(
+    run_dir: Path | None,
+    config: InversionConfig,
+    host_objects: tuple[ModelPatcher, CLIP, VAE],
+    inputs: tuple[torch.Tensor, torch.Tensor | None, Anchors | None],
+) -> RunStore | None:
+    """Describe the run on disk by everything that its bits depend on.
+
+    Parameters
+    ----------
+    run_dir : Path, optional
+        None gives no store.
+    config : InversionConfig
+    host_objects : tuple of (ModelPatcher, CLIP, VAE)
+    inputs : tuple of (photos, masks or None, anchors or None)
+
+    Returns
+    -------
+    RunStore or None
+    """
+    if run_dir is None:
+        return None
+    (model, clip, vae), (photos, masks, dictionary) = host_objects, inputs
+    comfy.model_management.load_models_gpu([model, clip.patcher])
+    fingerprint = {
+        **config.fingerprint(),
+        "images": digest(photos),
+        "mask": "none" if masks is None else digest(masks),
+        "anchors": "none" if dictionary is None else digest(dictionary.vectors),
+        "model": _weights_digest(model.model.diffusion_model),
+        "clip": f"{_weights_digest(clip.cond_stage_model)} layer {clip.layer_idx}",
+        "vae": _weights_digest(cast(torch.nn.Module, vae.first_stage_model)),
+    }
+    return RunStore(run_dir, fingerprint, asdict(config))
+
+
+def _weights_digest(network: torch.nn.Module, samples: int = 16) -> str:
+    """Fingerprint a network by some values of every parameter; tells checkpoints, LoRAs and precisions apart."""
+    picked = []
+    for parameter in network.parameters():
+        flat = parameter.detach().reshape(-1)
+        picked.append(flat[:: max(1, len(flat) // samples)].float())
+    return digest(torch.cat([values.cpu() for values in picked]))

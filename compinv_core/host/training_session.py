@@ -1,0 +1,203 @@
+"""Opening the host's MODEL and CLIP for gradients, and leaving them as they were.
+
+The executor runs nodes in inference mode and may have loaded the weights in it, stored in another precision than is
+computed with, or as views that can be evicted. A session makes all of that differentiable for a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import comfy.model_management
+import comfy.model_sampling
+import torch
+
+from ..errors import UserError
+from .inference import normalise_parameters, pytorch_attention_override
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from comfy.sd import CLIP
+
+# Saved activations of a training step against the host's estimate for one evaluation.
+_ACTIVATION_FACTOR = 4.0
+
+
+class DiffusionSession:
+    """The diffusion model while it is open for gradients; made by `training_session`.
+
+    Training sees the model's weights, LoRA patches included, and its noise schedule and prediction type, but none of
+    the patches that act on sampling only (attention patches, guidance).
+
+    Parameters
+    ----------
+    model : ModelPatcher
+        Loaded.
+    """
+
+    def __init__(self, model: ModelPatcher) -> None:
+        self._network = model.model.diffusion_model
+        self._sampling: Any = model.get_model_object("model_sampling")
+        self._dtype = model.model.get_dtype_inference()
+        self._velocity = predicts_velocity(self._sampling)
+        self.device = model.load_device
+        self._sigmas = self._sampling.sigmas.detach().clone().to(self.device)
+        self._timesteps = self._sampling.timestep(self._sigmas).float()
+
+    @property
+    def num_timesteps(self) -> int:
+        """Length of the noise schedule."""
+        return len(self._sigmas)
+
+    @property
+    def computes_in_float16(self) -> bool:
+        """Whether small gradients need a loss scale."""
+        return self._dtype == torch.float16
+
+    def denoise(
+        self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Noise the latents to the timesteps and return the model's prediction and what it should have been.
+
+        Parameters
+        ----------
+        latents, noise : Tensor (B, C, h, w), float32
+            Latents as the model takes them (scaled).
+        timesteps : Tensor (B,), int64
+            Positions in the noise schedule.
+        context : Tensor (B, 77, D), float32
+
+        Returns
+        -------
+        prediction : Tensor (B, C, h, w), in the model's precision
+        target : Tensor (B, C, h, w), float32
+            The noise, or the velocity ``(noise - sigma x0) / sqrt(1 + sigma^2)`` for v-prediction models.
+        """
+        sigma = self._sigmas[timesteps]
+        noisy = self._sampling.noise_scaling(sigma, noise, latents)
+        prediction = self._network(
+            self._sampling.calculate_input(sigma, noisy).to(self._dtype),
+            self._timesteps[timesteps],
+            context=context.to(self._dtype),
+            transformer_options={"optimized_attention_override": pytorch_attention_override},
+        )
+        if not self._velocity:
+            return prediction, noise
+        sigma = sigma.view(-1, 1, 1, 1)
+        return prediction, (noise - sigma * latents) / (1 + sigma.square()).sqrt()
+
+
+def predicts_velocity(sampling: Any) -> bool:
+    """Tell the two prediction types that can be trained apart.
+
+    Parameters
+    ----------
+    sampling : object
+        The host's model sampling.
+
+    Returns
+    -------
+    bool
+        True for v-prediction, False for noise prediction.
+
+    Raises
+    ------
+    UserError
+        For any other type.
+    """
+    for kind in type(sampling).__mro__:
+        if kind is comfy.model_sampling.V_PREDICTION:
+            return True
+        if kind is comfy.model_sampling.EPS:
+            return False
+        if kind.__module__ == comfy.model_sampling.__name__ and issubclass(kind, comfy.model_sampling.EPS):
+            break
+    raise UserError(
+        "The model predicts neither noise nor velocity; remove the ModelSampling node before the training node, "
+        "or use a plain Stable Diffusion 1 checkpoint."
+    )
+
+
+def check_trainable(model: ModelPatcher) -> None:
+    """Refuse models that a concept cannot be trained on, before any long work.
+
+    Parameters
+    ----------
+    model : ModelPatcher
+        Of the Stable Diffusion 1 family.
+
+    Raises
+    ------
+    UserError
+        For inpainting models, which need more than latents as input, and unknown prediction types.
+    """
+    if model.model.concat_keys or model.model.diffusion_model.in_channels != model.model.latent_format.latent_channels:
+        raise UserError(
+            "The model is an inpainting or edit model; train on the plain checkpoint and use the embedding with both."
+        )
+    predicts_velocity(model.get_model_object("model_sampling"))
+
+
+@contextmanager
+def training_session(
+    model: ModelPatcher, clip: CLIP, latent_shape: tuple[int, ...]
+) -> Iterator[tuple[DiffusionSession, CLIP]]:
+    """Open model and text encoder for gradients; afterwards the graph's objects give the same bits as before.
+
+    Parameters
+    ----------
+    model : ModelPatcher
+    clip : CLIP
+    latent_shape : tuple of int
+        (batch, channels, h, w) of a step, for the host's memory estimate.
+
+    Yields
+    ------
+    session : DiffusionSession
+    clip : CLIP
+        The text encoder to use in the session; not always the object passed in.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        if getattr(model, "is_dynamic", lambda: False)():
+            model = model.clone(disable_dynamic=True)
+        if getattr(clip.patcher, "is_dynamic", lambda: False)():
+            clip = clip.clone(disable_dynamic=True)
+        memory = model.model.memory_required(list(latent_shape)) * _ACTIVATION_FACTOR
+        comfy.model_management.load_models_gpu([model, clip.patcher], memory_required=memory, force_full_load=True)
+        normalise_parameters(model.model)
+        normalise_parameters(clip.cond_stage_model)
+        before = comfy.model_management.in_training
+        comfy.model_management.in_training = True
+        try:
+            with (
+                _cast_parameters(model.model.diffusion_model, model.model.get_dtype_inference()),
+                _cast_parameters(clip.cond_stage_model, torch.float32),
+            ):
+                yield DiffusionSession(model), clip
+        finally:
+            comfy.model_management.in_training = before
+
+
+@contextmanager
+def _cast_parameters(network: torch.nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Hold weights in the precision that is computed with, where the host would cast them at every use.
+
+    Autograd saves those casts for backward anyway, so holding them costs no more at the peak, and it saves the casting
+    in every step. The original parameters come back in the end, the very same objects.
+    """
+    originals: list[tuple[torch.nn.Module, str, torch.nn.Parameter]] = []
+    try:
+        for module in network.modules():
+            # The host casts the few rows looked up in an embedding, not the table.
+            if not getattr(module, "comfy_cast_weights", False) or isinstance(module, torch.nn.Embedding):
+                continue
+            for name, parameter in module._parameters.items():
+                if type(parameter) is torch.nn.Parameter and parameter.dtype != dtype and parameter.is_floating_point():
+                    originals.append((module, name, parameter))
+                    module._parameters[name] = torch.nn.Parameter(parameter.detach().to(dtype), requires_grad=False)
+        yield
+    finally:
+        for module, name, parameter in originals:
+            module._parameters[name] = parameter

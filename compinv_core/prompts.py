@@ -1,0 +1,65 @@
+"""Sentences that stand around the learned word during training; ``{}`` is its place."""
+
+from __future__ import annotations
+
+from .errors import UserError
+
+OBJECT_TEMPLATES = (
+    "a photo of {}",
+    "a picture of {}",
+    "one {} in the picture",
+    "a snapshot showing {}",
+    "{} seen up close",
+    "{} seen from the side",
+    "a sharp photo of {}",
+    "a blurry photo of {}",
+    "a dim photo of {}",
+    "a sunlit photo of {}",
+    "a small picture of {}",
+    "a cropped picture of {}",
+    "a tidy photo of {}",
+    "a photo with {} in the middle",
+    "an everyday photo of {}",
+    "here is {}",
+)
+
+STYLE_TEMPLATES = (
+    "a picture in the style of {}",
+    "a painting in the manner of {}",
+    "artwork by {}",
+    "a drawing that looks like {}",
+    "a landscape in the style of {}",
+    "a portrait in the style of {}",
+    "a still life in the style of {}",
+    "a sketch in the manner of {}",
+    "a dark picture in the style of {}",
+    "a bright picture in the style of {}",
+    "a detail in the style of {}",
+    "a large canvas in the style of {}",
+    "a print in the style of {}",
+    "a study in the manner of {}",
+)
+
+TEMPLATES = {"object": OBJECT_TEMPLATES, "style": STYLE_TEMPLATES}
+
+
+def split_template(template: str) -> tuple[str, str]:
+    """Return the text before and after the place of the learned word.
+
+    Parameters
+    ----------
+    template : str
+        With exactly one ``{}``.
+
+    Returns
+    -------
+    tuple of (str, str)
+
+    Raises
+    ------
+    UserError
+    """
+    before, place, after = template.partition("{}")
+    if not place or "{}" in after:
+        raise UserError(f"The template {template!r} must hold the place {{}} of the learned word exactly once.")
+    return before.strip(), after.strip()

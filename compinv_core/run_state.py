@@ -1,0 +1,192 @@
+"""A training run on disk: what is needed to continue it bit for bit, and to refuse to continue another one.
+
+``state.safetensors`` holds the tensors, and in its header the step, the losses and the fingerprint, so that one rename
+replaces all of it. ``run.json`` repeats the settings for people. A run that is begun anew sets the old state aside as
+``previous.safetensors``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from . import logger
+from .atomic_file import replacing
+from .errors import UserError
+
+STATE_FILE = "state.safetensors"
+PREVIOUS_FILE = "previous.safetensors"
+SUMMARY_FILE = "run.json"
+
+_FORMAT = "compinv-run-1"
+
+
+@dataclass(frozen=True, eq=False)
+class RunState:
+    """A training run between two steps.
+
+    Attributes
+    ----------
+    step : int
+        Steps done.
+    tensors : mapping of str to Tensor
+        Parameters, optimiser, random generator and whatever the task adds.
+    facts : mapping
+        JSON values: losses so far, loss scale.
+    """
+
+    step: int
+    tensors: Mapping[str, torch.Tensor]
+    facts: Mapping[str, Any]
+
+
+class RunStore:
+    """The folder of one training run.
+
+    Parameters
+    ----------
+    folder : Path
+        Made when first written to.
+    fingerprint : mapping of str to str
+        Everything that the result depends on, except the number of steps: settings as text, data as `digest`.
+    settings : mapping
+        JSON values for ``run.json``.
+    """
+
+    def __init__(self, folder: Path, fingerprint: Mapping[str, str], settings: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.fingerprint = dict(fingerprint)
+        self.settings = dict(settings)
+
+    def check(self, steps: int, resume: bool) -> None:
+        """Refuse early what `open` would refuse; changes nothing.
+
+        Parameters
+        ----------
+        steps, resume
+            As in `open`.
+
+        Raises
+        ------
+        UserError
+            As in `open`.
+        """
+        path = self.folder / STATE_FILE
+        if resume and path.exists():
+            self._continuable(self._read_header(path), steps)
+
+    def open(self, steps: int, resume: bool) -> RunState | None:
+        """Return the state to continue from, or None to begin at step 0; an old state is then set aside.
+
+        Parameters
+        ----------
+        steps : int
+            Steps wanted in all. A run may be continued to more steps than it was first asked for.
+        resume : bool
+            False begins anew in any case.
+
+        Returns
+        -------
+        RunState or None
+
+        Raises
+        ------
+        UserError
+            When the folder holds an unfinished run of other settings or data, or a state that cannot be read.
+        """
+        path = self.folder / STATE_FILE
+        if not path.exists():
+            return None
+        if resume:
+            header = self._read_header(path)
+            if self._continuable(header, steps):
+                logger.info("Continuing %s at step %d of %d.", self.folder.name, header["step"], steps)
+                return RunState(header["step"], self._read_tensors(path), header["facts"])
+        os.replace(path, self.folder / PREVIOUS_FILE)
+        return None
+
+    def save(self, state: RunState, steps: int) -> None:
+        """Write the state; an interruption leaves the previous one intact.
+
+        Parameters
+        ----------
+        state : RunState
+        steps : int
+            Steps wanted in all.
+        """
+        header = {
+            "format": _FORMAT,
+            "step": state.step,
+            "steps": steps,
+            "fingerprint": self.fingerprint,
+            "facts": dict(state.facts),
+        }
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
+        with replacing(self.folder / STATE_FILE) as temporary:
+            save_file(tensors, temporary, {"run": json.dumps(header)})
+        with replacing(self.folder / SUMMARY_FILE) as temporary:
+            summary = {"step": state.step, "steps": steps, "settings": self.settings, "fingerprint": self.fingerprint}
+            temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def _continuable(self, header: Mapping[str, Any], steps: int) -> bool:
+        """Tell whether the saved run is this one; refuse to lose another one that is unfinished."""
+        known = header["fingerprint"]
+        names = sorted(set(known) | set(self.fingerprint))
+        differing = [name for name in names if known.get(name) != self.fingerprint.get(name)]
+        if header["step"] > steps:
+            differing.append("steps")
+        if differing and header["step"] < header["steps"]:
+            raise UserError(
+                f"The run folder {self.folder.name!r} holds an unfinished training that stopped at step "
+                f"{header['step']} of {header['steps']} and differs in {', '.join(differing)}; "
+                "restore those inputs, turn `resume` off to begin anew, or choose another name."
+            )
+        if differing:
+            logger.info("%s was finished with another %s; training anew.", self.folder.name, ", ".join(differing))
+        return not differing
+
+    def _read_header(self, path: Path) -> dict[str, Any]:
+        try:
+            with safe_open(os.fspath(path), framework="pt") as file:
+                header = json.loads((file.metadata() or {})["run"])
+            if header["format"] != _FORMAT:
+                raise ValueError(f"format {header['format']}")
+            return header
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise UserError(
+                f"The training state {path.name} in the run folder {self.folder.name!r} cannot be read ({error}); "
+                "turn `resume` off to begin anew."
+            ) from error
+
+    def _read_tensors(self, path: Path) -> dict[str, torch.Tensor]:
+        with safe_open(os.fspath(path), framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def digest(*tensors: torch.Tensor) -> str:
+    """Return a short fingerprint of the shapes, types and exact values of tensors.
+
+    Parameters
+    ----------
+    *tensors : Tensor
+        Any shape, dtype and device.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits of SHA-256.
+    """
+    summary = hashlib.sha256()
+    for tensor in tensors:
+        summary.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        summary.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return summary.hexdigest()[:16]

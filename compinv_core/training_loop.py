@@ -1,0 +1,269 @@
+"""The training loop that all methods share: optimiser, random numbers, saving, resuming, stopping.
+
+A method is a `TrainingTask`: it names its parameters and computes a loss. Textual inversion trains a few token vectors,
+Custom Diffusion adds key and value weights, DreamBooth a whole network; nothing here depends on which.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from .errors import UserError
+from .run_state import RunState, RunStore
+
+_TOTAL = "loss"
+# Reading a loss back makes a GPU wait, so losses are collected and read in groups.
+_FLUSH_EVERY = 20
+
+
+@dataclass(frozen=True, eq=False)
+class StepLoss:
+    """The losses of one step.
+
+    Attributes
+    ----------
+    total : Tensor ()
+        What is minimised.
+    parts : mapping of str to Tensor ()
+        Its named terms, for the records only.
+    """
+
+    total: torch.Tensor
+    parts: Mapping[str, torch.Tensor]
+
+
+class TrainingTask(Protocol):
+    """What the loop needs of a method."""
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the groups for `torch.optim.AdamW`, each with its parameters and learning rate."""
+        ...
+
+    def loss(self, generator: torch.Generator) -> StepLoss:
+        """Compute the loss of one step; all randomness comes from `generator` (CPU)."""
+        ...
+
+    def after_step(self, step: int) -> None:
+        """Follow up on the update of step `step` (0-based), for example by coding the anchors anew."""
+        ...
+
+    def state_tensors(self) -> dict[str, torch.Tensor]:
+        """Return everything that changes during training, apart from the optimiser's own state."""
+        ...
+
+    def load_state_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take back what `state_tensors` returned."""
+        ...
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long to train and how often to save.
+
+    Attributes
+    ----------
+    steps : int
+    seed : int
+        Of the loop's own generator.
+    save_every : int
+        Steps between saves; 0 saves only at the end and on interruption.
+    resume : bool
+    scale_loss : bool
+        Scale the loss before backward, for networks that compute in float16, whose small gradients would vanish.
+    """
+
+    steps: int
+    seed: int = 0
+    save_every: int = 100
+    resume: bool = True
+    scale_loss: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingHooks:
+    """Calls into the surroundings of the loop.
+
+    Attributes
+    ----------
+    before_step : callable (step) -> None
+        May raise to stop the training; the state is saved first.
+    after_step : callable (steps_done, parts) -> None
+        `parts` are the step's loss tensors, on the training device.
+    """
+
+    before_step: Callable[[int], None] = lambda step: None
+    after_step: Callable[[int, Mapping[str, torch.Tensor]], None] = lambda steps_done, parts: None
+
+
+def train(
+    task: TrainingTask,
+    settings: LoopSettings,
+    store: RunStore | None = None,
+    hooks: TrainingHooks | None = None,
+) -> dict[str, list[float]]:
+    """Run a task to its last step, continuing a saved run where there is one.
+
+    An interruption of any kind, also in the middle of a step, saves the state as it was between two steps. A resumed
+    run gives the same bits as an uninterrupted one on the same machine and number of threads.
+
+    Parameters
+    ----------
+    task : TrainingTask
+    settings : LoopSettings
+    store : RunStore, optional
+        Nothing is saved or resumed without one.
+    hooks : TrainingHooks, optional
+
+    Returns
+    -------
+    dict of str to list of float
+        One value per step for ``loss`` and every named part.
+
+    Raises
+    ------
+    UserError
+        When the loss is no longer finite, or the store holds another unfinished run.
+    """
+    return _Loop(task, settings, store, hooks or TrainingHooks()).run()
+
+
+@dataclass
+class _LossScale:
+    """Power-of-two scale of the loss: halved when a gradient overflows, doubled after a long good stretch."""
+
+    enabled: bool
+    value: float = 1.0
+    good_steps: int = 0
+    growth_interval: int = field(default=1000, repr=False)
+
+    def unscale(self, parameters: list[torch.nn.Parameter]) -> bool:
+        """Divide the gradients by the scale; tell whether they are finite and may be used."""
+        if not self.enabled:
+            return True
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if not all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
+            self.value, self.good_steps = self.value / 2, 0
+            return False
+        for gradient in gradients:
+            gradient.div_(self.value)
+        self.good_steps += 1
+        if self.good_steps >= self.growth_interval:
+            self.value, self.good_steps = self.value * 2, 0
+        return True
+
+
+class _Loop:
+    def __init__(
+        self, task: TrainingTask, settings: LoopSettings, store: RunStore | None, hooks: TrainingHooks
+    ) -> None:
+        self.task, self.settings, self.store, self.hooks = task, settings, store, hooks
+        self.optimizer = torch.optim.AdamW(task.parameter_groups(), weight_decay=0.0)
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.scale = _LossScale(settings.scale_loss, 2.0**13 if settings.scale_loss else 1.0)
+        self.history: dict[str, list[float]] = {}
+        self.pending: list[dict[str, torch.Tensor]] = []
+        self.step = 0
+
+    def run(self) -> dict[str, list[float]]:
+        saved = self.store.open(self.settings.steps, self.settings.resume) if self.store else None
+        if saved is not None:
+            self._restore(saved)
+        while self.step < self.settings.steps:
+            self._one_step()
+            if self.settings.save_every and self.step % self.settings.save_every == 0:
+                self._save()
+        if self.store and (saved is None or saved.step < self.step):
+            self._save()
+        self._check_losses()
+        return self.history
+
+    def _one_step(self) -> None:
+        before = self.generator.get_state()
+        try:
+            self.hooks.before_step(self.step)
+            loss = self.task.loss(self.generator)
+            self.optimizer.zero_grad(set_to_none=True)
+            (loss.total * self.scale.value if self.scale.enabled else loss.total).backward()
+        except BaseException:
+            # The step did not happen: with the generator put back, a resumed run draws the same numbers again.
+            self.generator.set_state(before)
+            self._save_interrupted()
+            raise
+        self._update(loss)
+        parts = self.pending[-1]
+        if self.step % _FLUSH_EVERY == 0:
+            self._check_losses()
+        try:
+            self.hooks.after_step(self.step, parts)
+        except BaseException:
+            self._save_interrupted()
+            raise
+
+    def _update(self, loss: StepLoss) -> None:
+        if self.scale.unscale(self.parameters):
+            self.optimizer.step()
+        elif self.scale.value < 1.0:
+            raise self._diverged()
+        self.task.after_step(self.step)
+        self.pending.append({_TOTAL: loss.total.detach(), **{k: v.detach() for k, v in loss.parts.items()}})
+        self.step += 1
+
+    def _flush(self) -> bool:
+        """Read the collected losses into the history; tell whether they are all finite."""
+        first_new = len(self.history.get(_TOTAL, []))
+        for name in self.pending[0] if self.pending else ():
+            self.history.setdefault(name, []).extend(torch.stack([p[name].float() for p in self.pending]).tolist())
+        self.pending = []
+        # An overflow in float16 is dealt with by the loss scale, which drops the step.
+        return self.scale.enabled or all(math.isfinite(v) for v in self.history.get(_TOTAL, [])[first_new:])
+
+    def _check_losses(self) -> None:
+        if not self._flush():
+            raise self._diverged()
+
+    def _diverged(self) -> UserError:
+        return UserError(
+            f"The loss became infinite or NaN by step {self.step}; lower learning_rate, or use a model whose weights "
+            "are sound."
+        )
+
+    def _save(self) -> None:
+        self._check_losses()
+        self._write_state()
+
+    def _save_interrupted(self) -> None:
+        if self._flush():
+            self._write_state()
+
+    def _write_state(self) -> None:
+        if self.store is None or self.step == 0:
+            return
+        tensors = {f"task.{name}": tensor for name, tensor in self.task.state_tensors().items()}
+        tensors["generator"] = self.generator.get_state()
+        for index, values in self.optimizer.state_dict()["state"].items():
+            for name, value in values.items():
+                tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
+        facts = {"history": self.history, "loss_scale": self.scale.value, "good_steps": self.scale.good_steps}
+        self.store.save(RunState(self.step, tensors, facts), self.settings.steps)
+
+    def _restore(self, saved: RunState) -> None:
+        self.step = saved.step
+        prefix = "task."
+        own = {name[len(prefix) :]: tensor for name, tensor in saved.tensors.items() if name.startswith(prefix)}
+        self.task.load_state_tensors(own)
+        self.generator.set_state(saved.tensors["generator"])
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for name, tensor in saved.tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".", 2)
+                state.setdefault(int(index), {})[key] = tensor
+        fresh = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({"state": state, "param_groups": fresh["param_groups"]})
+        self.history = {name: list(values) for name, values in saved.facts["history"].items()}
+        self.scale.value, self.scale.good_steps = saved.facts["loss_scale"], saved.facts["good_steps"]
