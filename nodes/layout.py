@@ -1,0 +1,76 @@
+"""Nodes that make layouts."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..compinv_core.bounding_boxes import layout_from_bounding_boxes
+from ..compinv_core.layout import parse_phrases
+from . import sockets
+
+
+class LayoutFromBoxes(io.ComfyNode):
+    """Bounding boxes and phrases to a layout."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CompInvLayoutFromBoxes",
+            display_name="Layout From Boxes",
+            category="compositional inversion",
+            description=(
+                "Says which part of the prompt belongs into which box. Draw the boxes with Create Bounding Boxes, or "
+                "take them from a detector."
+            ),
+            search_aliases=["compinv", "layout", "bounding box", "region", "spatial inversion", "BOUNDING_BOX"],
+            inputs=[
+                io.BoundingBox.Input(
+                    "bboxes",
+                    force_input=True,
+                    tooltip=(
+                        "Boxes in pixels, of one picture (of several, the first counts). With labels, every phrase "
+                        "finds the box of its label, the one with the highest score if there are several; without, "
+                        "boxes and phrases pair up in order. No box means no guidance."
+                    ),
+                ),
+                io.String.Input(
+                    "phrases",
+                    multiline=True,
+                    default="",
+                    tooltip=(
+                        "Parts of the prompt, one per line, worded as in the prompt: for example embedding:my-cat cat, "
+                        "then a backpack. The paper's spans are the concept with its class noun."
+                    ),
+                ),
+                io.Int.Input(
+                    "width",
+                    default=512,
+                    min=16,
+                    max=16384,
+                    step=8,
+                    tooltip=(
+                        "Width in pixels of the picture the boxes were drawn for, 16 to 16384. The paper's pictures "
+                        "have 512."
+                    ),
+                ),
+                io.Int.Input(
+                    "height",
+                    default=512,
+                    min=16,
+                    max=16384,
+                    step=8,
+                    tooltip=(
+                        "Height in pixels of the picture the boxes were drawn for, 16 to 16384. The paper's pictures "
+                        "have 512."
+                    ),
+                ),
+            ],
+            outputs=[sockets.Layout.Output(display_name="layout", tooltip="For Apply Layout Guidance.")],
+        )
+
+    @classmethod
+    def execute(cls, bboxes, phrases: str, width: int, height: int) -> io.NodeOutput:
+        return io.NodeOutput(layout_from_bounding_boxes(bboxes, parse_phrases(phrases), width, height))
+
+
+NODES = [LayoutFromBoxes]
