@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-NODES: list = []
+from . import anchors, guidance, layout, train
+
+NODES = [*anchors.NODES, *train.NODES, *layout.NODES, *guidance.NODES]
 
 __all__ = ["NODES"]
