@@ -173,7 +173,7 @@ def equivalent_anchor_weight(anchor_weight: float, source: str, target: str, wid
     """
     pull = anchor_weight / _divisor(source, width)
     scaled = pull * _divisor(target, width)
-    return scaled / (scaled + 1.0 - anchor_weight)
+    return scaled / (scaled + (1.0 - anchor_weight))
 
 
 def _divisor(reduction: str, width: int) -> float:
