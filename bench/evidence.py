@@ -1,7 +1,7 @@
 """Measure the method on the miniature world: ``python -m bench.evidence``.
 
-Three experiments, each a list of independent jobs whose rows are appended to ``<folder>/<experiment>.jsonl``; a job that
-is there is not done again, so an interrupted run continues:
+Three experiments, each a list of independent jobs whose rows are appended to ``<folder>/<experiment>.jsonl``; a job
+that is there is not done again, so an interrupted run continues:
 
 - ``sweep``: anchor weight with and without masks, on the instances that are for choosing parameters;
 - ``ablation``: pretrained pair, textual inversion, + semantic, + spatial, + both, on the instances for reporting;
@@ -71,11 +71,17 @@ def ablation_jobs() -> Iterator[Job]:
         for instance in REPORTING:
             for i, other in enumerate(others(instance.noun)):
                 seed = 1000 * inversion_seed + i
-                cells = (("textual inversion", 0.0, False), ("+ semantic", weight, False),
-                         ("+ spatial", 0.0, True), ("+ both", weight, True))
+                cells = (
+                    ("textual inversion", 0.0, False),
+                    ("+ semantic", weight, False),
+                    ("+ spatial", 0.0, True),
+                    ("+ both", weight, True),
+                )
                 yield Job("ablation", "pretrained pair", instance.name, other, 0.0, masked, False, -1, seed, 1)
                 for cell, cell_weight, spatial in cells:
-                    yield Job("ablation", cell, instance.name, other, cell_weight, masked, spatial, inversion_seed, seed, 1)
+                    yield Job(
+                        "ablation", cell, instance.name, other, cell_weight, masked, spatial, inversion_seed, seed, 1
+                    )
 
 
 def sweep_jobs() -> Iterator[Job]:
@@ -103,7 +109,9 @@ def perform(laboratory: Laboratory, job: Job, folder: Path) -> list[Judgement]:
     own = instance.noun
     if job.inversion_seed >= 0:
         settings = INVERSION | {"anchor_weight": job.weight, "seed": job.inversion_seed}
-        name = f"{instance.name}-w{job.weight:g}-{'masked' if job.masked else 'whole'}-s{job.inversion_seed}".replace(".", "_")
+        name = f"{instance.name}-w{job.weight:g}-{'masked' if job.masked else 'whole'}-s{job.inversion_seed}".replace(
+            ".", "_"
+        )
         own = f"{laboratory.learn(instance, name, job.masked, **settings)} {instance.noun}"
     guided: dict[str, Any] = {}
     if job.spatial:
@@ -111,7 +119,9 @@ def perform(laboratory: Laboratory, job: Job, folder: Path) -> list[Judgement]:
     prompt = f"a photo of a {own} and a {job.other}" if job.other else f"a photo of a {own}"
     pictures = laboratory.paint(prompt, job.seed, job.count, **guided)
     for i, picture in enumerate(pictures):
-        file = folder / "pictures" / job.experiment / f"{job.cell} {job.instance} {job.other} {job.inversion_seed} {i}.png"
+        file = (
+            folder / "pictures" / job.experiment / f"{job.cell} {job.instance} {job.other} {job.inversion_seed} {i}.png"
+        )
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture.permute(1, 2, 0).mul(255).byte().numpy()).save(file)
     return judge_pair(pictures, instance, job.other or instance.noun)
@@ -132,8 +142,15 @@ def carry_out(laboratory: Laboratory, jobs: Iterable[Job], folder: Path) -> None
         rows = perform(laboratory, job, folder)
         with file.open("a") as out:
             out.write(json.dumps({"key": job.key, "job": asdict(job), "rows": [asdict(row) for row in rows]}) + "\n")
-        log.info("%d/%d %s %s+%s: %.0f s", number, len(jobs), job.cell, job.instance, job.other or "nothing",
-                 time.monotonic() - began)
+        log.info(
+            "%d/%d %s %s+%s: %.0f s",
+            number,
+            len(jobs),
+            job.cell,
+            job.instance,
+            job.other or "nothing",
+            time.monotonic() - began,
+        )
 
 
 def interval(values: list[float], draws: int = 2000) -> tuple[float, float]:
@@ -149,8 +166,10 @@ def table(file: Path) -> str:
     cells: dict[str, list[Judgement]] = defaultdict(list)
     for entry in read_rows(file):
         cells[entry["job"]["cell"]] += [Judgement(**row) for row in entry["rows"]]
-    lines = ["| cell | n | composed noun | own concept | both | text alignment | image alignment | object alignment (found) |",
-             "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| cell | n | composed noun | own concept | both | text alignment | image alignment | object alignment (n) |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for cell, rows in cells.items():
         s = summary(rows)
         found = [row.object_alignment for row in rows if row.object_alignment is not None]
@@ -164,7 +183,8 @@ def table(file: Path) -> str:
         lines.append(
             f"| {cell} | {s['n']} | {shown([r.other > 0.5 for r in rows])} | {shown([r.own > 0.5 for r in rows])} | "
             f"{shown([r.both for r in rows])} | {s['text_alignment']:.3f} | "
-            f"{shown([r.image_alignment for r in rows])} | {shown(found)} ({len(found)}) |")
+            f"{shown([r.image_alignment for r in rows])} | {shown(found)} ({len(found)}) |"
+        )
     return "\n".join(lines)
 
 

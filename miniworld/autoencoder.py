@@ -26,8 +26,7 @@ class Block(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv = nn.Sequential(
-            _conv(WIDTH, WIDTH), nn.ReLU(), _conv(WIDTH, WIDTH), nn.ReLU(), _conv(WIDTH, WIDTH))
+        self.conv = nn.Sequential(_conv(WIDTH, WIDTH), nn.ReLU(), _conv(WIDTH, WIDTH), nn.ReLU(), _conv(WIDTH, WIDTH))
         nn.init.normal_(self.conv[4].weight, std=0.2 * (WIDTH * 27) ** -0.5)
         nn.init.zeros_(self.conv[4].bias)
 
@@ -65,9 +64,11 @@ class Autoencoder(nn.Module):
             return nn.Upsample(scale_factor=2), _conv(WIDTH, WIDTH, bias=False)
 
         self.taesd_encoder = nn.Sequential(
-            _conv(3, WIDTH), e[0], down(), *e[1:4], down(), *e[4:7], down(), *e[7:10], _conv(WIDTH, 4))
+            _conv(3, WIDTH), e[0], down(), *e[1:4], down(), *e[4:7], down(), *e[7:10], _conv(WIDTH, 4)
+        )
         self.taesd_decoder = nn.Sequential(
-            Clamp(), _conv(4, WIDTH), nn.ReLU(), *d[0:3], *up(), *d[3:6], *up(), *d[6:9], *up(), d[9], _conv(WIDTH, 3))
+            Clamp(), _conv(4, WIDTH), nn.ReLU(), *d[0:3], *up(), *d[3:6], *up(), *d[6:9], *up(), d[9], _conv(WIDTH, 3)
+        )
 
     def encode(self, pictures: Tensor) -> Tensor:
         return self.taesd_encoder(pictures)

@@ -60,7 +60,7 @@ def save_small(weights: dict[str, Tensor], path: Path, metadata: dict[str, str] 
 
 def load_small(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with safe_open(path, "pt") as file:
-        return dequantise({name: file.get_tensor(name) for name in file.keys()}), file.metadata() or {}
+        return dequantise({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (no dict), file.metadata() or {}
 
 
 def assemble(destination: Path) -> Path:
@@ -86,6 +86,8 @@ def assemble(destination: Path) -> Path:
     tensors |= {f"{prefix}{k}": v.half() for k, v in text_encoder.host_state_dict().items()}
     destination.parent.mkdir(parents=True, exist_ok=True)
     temporary = destination.with_suffix(".part")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, {"format": "pt", "title": "CompInv miniature world"})
+    save_file(
+        {k: v.contiguous() for k, v in tensors.items()}, temporary, {"format": "pt", "title": "CompInv miniature world"}
+    )
     os.replace(temporary, destination)
     return destination

@@ -75,11 +75,20 @@ def training_prompt(instance: Instance, names: list[str], concept: str, semantic
     graph["photos"] = node("BatchImagesNode", **{f"images.image{i}": [f"photo{i}", 0] for i in range(len(names))})
     graph["masks"] = node("BatchMasksNode", **{f"masks.mask{i}": [f"photo{i}", 1] for i in range(len(names))})
     graph["train"] = node(
-        "CompInvTrainConcept", **NODES, images=["photos", 0], mask=["masks", 0], name=concept,
-        superclass=instance.noun, custom_templates="\n".join(TEMPLATES), seed=SEED, **INVERSION)
+        "CompInvTrainConcept",
+        **NODES,
+        images=["photos", 0],
+        mask=["masks", 0],
+        name=concept,
+        superclass=instance.noun,
+        custom_templates="\n".join(TEMPLATES),
+        seed=SEED,
+        **INVERSION,
+    )
     if semantic:
         graph["anchors"] = node(
-            "CompInvLoadAnchors", clip=NODES["clip"], vocabulary="coco80", extra_words=", ".join(ANCHOR_WORDS))
+            "CompInvLoadAnchors", clip=NODES["clip"], vocabulary="coco80", extra_words=", ".join(ANCHOR_WORDS)
+        )
         graph["train"]["inputs"]["anchors"] = ["anchors", 0]
     graph["save"] = node("CompInvSaveConcept", concept=["train", 0], filename="")
     return graph
@@ -95,19 +104,34 @@ def painting_prompt(cell: Cell, instance: Instance, other: str) -> dict[str, Any
         "positive": node("CLIPTextEncode", clip=NODES["clip"], text=text),
         "latent": node("EmptyLatentImage", width=SIDE, height=SIDE, batch_size=PICTURES),
         "sampler": node(
-            "KSampler", model=NODES["model"], positive=["positive", 0], negative=["negative", 0],
-            latent_image=["latent", 0], seed=SEED, denoise=1.0, **PAINTING),
+            "KSampler",
+            model=NODES["model"],
+            positive=["positive", 0],
+            negative=["negative", 0],
+            latent_image=["latent", 0],
+            seed=SEED,
+            denoise=1.0,
+            **PAINTING,
+        ),
         "decoder": node("VAEDecode", samples=["sampler", 0], vae=NODES["vae"]),
-        "save": node("SaveImage", images=["decoder", 0], filename_prefix=cell.key)}
+        "save": node("SaveImage", images=["decoder", 0], filename_prefix=cell.key),
+    }
     if cell.spatial:
         boxes = [
             {"x": x0 * SIDE, "y": y0 * SIDE, "width": (x1 - x0) * SIDE, "height": (y1 - y0) * SIDE, "label": phrase}
-            for phrase, (x0, y0, x1, y1) in zip(phrases, drawn_boxes(instance.noun, other), strict=True)]
+            for phrase, (x0, y0, x1, y1) in zip(phrases, drawn_boxes(instance.noun, other), strict=True)
+        ]
         graph["layout"] = node(
-            "CompInvLayoutFromBoxes", bboxes={"__value__": [boxes]}, phrases="\n".join(phrases), width=SIDE, height=SIDE)
+            "CompInvLayoutFromBoxes", bboxes={"__value__": [boxes]}, phrases="\n".join(phrases), width=SIDE, height=SIDE
+        )
         graph["positive"] = node(
-            "CompInvApplyLayoutGuidance", model=NODES["model"], clip=NODES["clip"], text=text, layout=["layout", 0],
-            **GUIDANCE)
+            "CompInvApplyLayoutGuidance",
+            model=NODES["model"],
+            clip=NODES["clip"],
+            text=text,
+            layout=["layout", 0],
+            **GUIDANCE,
+        )
         graph["sampler"]["inputs"] |= {"model": ["positive", 0], "positive": ["positive", 1]}
     return graph
 
@@ -120,7 +144,8 @@ def run(server: ComfyServer, title: str, prompt: dict[str, Any]) -> Any:
     """Queue a graph, show its progress, and return its result or stop with the host's sentence."""
     began = time.monotonic()
     result = server.run_with_progress(
-        prompt, lambda done, total: print(f"\r{title}: {done}/{total}   ", end="", flush=True))
+        prompt, lambda done, total: print(f"\r{title}: {done}/{total}   ", end="", flush=True)
+    )
     print(f"\r{title}: {time.monotonic() - began:.0f} s" + " " * 20, flush=True)
     if not result.ok:
         raise SystemExit(f"{title} failed: {result.error or result.node_errors}")
@@ -134,7 +159,11 @@ def learn_and_paint(server: ComfyServer, folder: Path) -> dict[Cell, np.ndarray]
     for semantic in (False, True):
         concept = concept_name(instance, semantic)
         if not (server.base / "models" / "embeddings" / f"{concept}.safetensors").exists():
-            run(server, f"learning {concept} from {len(names)} photos", training_prompt(instance, names, concept, semantic))
+            run(
+                server,
+                f"learning {concept} from {len(names)} photos",
+                training_prompt(instance, names, concept, semantic),
+            )
     cells = {}
     for cell in CELLS:
         files = sorted((folder / "pictures").glob(f"{cell.key}_*.png"))
@@ -173,12 +202,16 @@ def main() -> None:
     finally:
         server.stop()
     table = scores(cells)
-    (folder / "scores.json").write_text(json.dumps({
-        "own": OWN, "other": OTHER, "seed": SEED, "judge": "miniworld judge", "cells": table}, indent=2) + "\n")
+    (folder / "scores.json").write_text(
+        json.dumps({"own": OWN, "other": OTHER, "seed": SEED, "judge": "miniworld judge", "cells": table}, indent=2)
+        + "\n"
+    )
     panels = [Panel(cell.title, _caption(table[cell.key]), list(pictures)) for cell, pictures in cells.items()]
     contact_sheet(
         f"“{OWN} {INSTANCES[OWN].noun} and a {OTHER}”: the same seeds in every panel",
-        Panel("the user's photos", "", list(photos(INSTANCES[OWN])[0])), panels).save(folder / "ablation.png")
+        Panel("the user's photos", "", list(photos(INSTANCES[OWN])[0])),
+        panels,
+    ).save(folder / "ablation.png")
     for cell in CELLS:
         print(f"{cell.title:45} {_caption(table[cell.key])}")
     print(f"pictures: {folder / 'ablation.png'}\nscores:   {folder / 'scores.json'}")
@@ -186,8 +219,10 @@ def main() -> None:
 
 def _caption(row: dict[str, Any]) -> str:
     alike = row["object_alignment"]
-    return (f"{OTHER} {row['other']:.0%}   {INSTANCES[OWN].noun} {row['own']:.0%}   both {row['both']:.0%}   "
-            f"looks like the photos {'–' if alike is None else format(alike, '.2f')}")
+    return (
+        f"{OTHER} {row['other']:.0%}   {INSTANCES[OWN].noun} {row['own']:.0%}   both {row['both']:.0%}   "
+        f"looks like the photos {'–' if alike is None else format(alike, '.2f')}"
+    )
 
 
 if __name__ == "__main__":

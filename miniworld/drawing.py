@@ -51,13 +51,17 @@ class Pen:
         return [self.centre + v * self.half for v in values]
 
     def ellipse(self, x0: float, y0: float, x1: float, y1: float, fill: Colour, outline: bool = False) -> None:
-        self._draw.ellipse(self._at(x0, y0, x1, y1), fill=fill, outline=self.edge if outline else None, width=self.width)
+        self._draw.ellipse(
+            self._at(x0, y0, x1, y1), fill=fill, outline=self.edge if outline else None, width=self.width
+        )
 
     def circle(self, x: float, y: float, radius: float, fill: Colour, outline: bool = False) -> None:
         self.ellipse(x - radius, y - radius, x + radius, y + radius, fill, outline)
 
     def rectangle(self, x0: float, y0: float, x1: float, y1: float, fill: Colour, outline: bool = False) -> None:
-        self._draw.rectangle(self._at(x0, y0, x1, y1), fill=fill, outline=self.edge if outline else None, width=self.width)
+        self._draw.rectangle(
+            self._at(x0, y0, x1, y1), fill=fill, outline=self.edge if outline else None, width=self.width
+        )
 
     def polygon(self, points: list[tuple[float, float]], fill: Colour, outline: bool = False) -> None:
         corners = [tuple(self._at(x, y)) for x, y in points]
@@ -149,7 +153,9 @@ def flower(pen: Pen) -> None:
     pen.rectangle(-0.07, 0.1, 0.07, 1, (50, 130, 50))
     pen.polygon([(0.05, 0.8), (0.55, 0.4), (0.45, 0.8)], (60, 150, 60))
     for i in range(6):
-        pen.circle(0.43 * math.cos(i * math.pi / 3), -0.35 + 0.43 * math.sin(i * math.pi / 3), 0.28, pen.body, outline=True)
+        pen.circle(
+            0.43 * math.cos(i * math.pi / 3), -0.35 + 0.43 * math.sin(i * math.pi / 3), 0.28, pen.body, outline=True
+        )
     pen.circle(0, -0.35, 0.23, (250, 200, 40), outline=True)
 
 

@@ -51,8 +51,14 @@ def render_photo(instance: Instance, rng: np.random.Generator) -> tuple[np.ndarr
     canvas = paint_background(SIDE * SUPERSAMPLING, instance.wallpaper, *tones)
     centre = (rng.uniform(0.42, 0.58), rng.uniform(0.45, 0.58))
     mask = place_object(
-        canvas, instance.noun, centre, rng.uniform(0.6, 0.74), jitter(instance.body, rng, 6), instance.pattern,
-        jitter(instance.second, rng, 6))
+        canvas,
+        instance.noun,
+        centre,
+        rng.uniform(0.6, 0.74),
+        jitter(instance.body, rng, 6),
+        instance.pattern,
+        jitter(instance.second, rng, 6),
+    )
     return finish(canvas), mask
 
 

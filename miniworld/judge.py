@@ -31,8 +31,13 @@ class Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.GroupNorm(8, width), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1),
-            nn.GroupNorm(8, width), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1))
+            nn.GroupNorm(8, width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(8, width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.layers(x)
@@ -81,9 +86,11 @@ class Judge(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(3, 32, 5, 2, padding=2), nn.ReLU(), nn.Conv2d(32, 64, 3, 2, padding=1), Residual(64))
+            nn.Conv2d(3, 32, 5, 2, padding=2), nn.ReLU(), nn.Conv2d(32, 64, 3, 2, padding=1), Residual(64)
+        )
         self.deep = nn.Sequential(
-            nn.Conv2d(64, 128, 3, 2, padding=1), Residual(128), Residual(128), nn.GroupNorm(8, 128), nn.ReLU())
+            nn.Conv2d(64, 128, 3, 2, padding=1), Residual(128), Residual(128), nn.GroupNorm(8, 128), nn.ReLU()
+        )
         self.cells = nn.Conv2d(128, len(NOUN_NAMES) + 4 + sum(LOOKS.values()), 1)
         self.outline = nn.Conv2d(192, len(NOUN_NAMES), 3, padding=1)
         self.background = nn.Linear(192, len(BACKGROUNDS))
@@ -99,7 +106,8 @@ class Judge(nn.Module):
         centres, boxes, looks = self.cells(deep).split([len(NOUN_NAMES), 4, sum(LOOKS.values())], 1)
         named = dict(zip(LOOKS, looks.split(list(LOOKS.values()), 1), strict=True))
         return Verdict(
-            centres, self.outline(features), boxes.sigmoid(), named, self.background(features.mean((2, 3))), features)
+            centres, self.outline(features), boxes.sigmoid(), named, self.background(features.mean((2, 3))), features
+        )
 
     def picture_features(self, verdict: Verdict) -> Tensor:
         """Standardised, normalised features of whole pictures, (B, 192)."""

@@ -62,8 +62,11 @@ def judge_pair(pictures: Tensor, instance: Instance, other: str) -> list[Judgeme
         alike = (things @ thing_features.T).mean(1)
         for i in range(len(presence)):
             own = float(presence[i, own_index])
-            rows.append(Judgement(
-                own, float(presence[i, other_index]), float(whole[i]), float(alike[i]) if own > THRESHOLD else None))
+            rows.append(
+                Judgement(
+                    own, float(presence[i, other_index]), float(whole[i]), float(alike[i]) if own > THRESHOLD else None
+                )
+            )
     return rows
 
 
@@ -87,6 +90,12 @@ def summary(rows: Sequence[Judgement]) -> dict[str, Any]:
     found = [row.object_alignment for row in rows if row.object_alignment is not None]
     own, other = (mean(getattr(row, name) > THRESHOLD for row in rows) for name in ("own", "other"))
     return {
-        "n": len(rows), "other": other, "own": own, "both": mean(row.both for row in rows),
-        "text_alignment": (own + other) / 2, "image_alignment": mean(row.image_alignment for row in rows),
-        "object_alignment": mean(found) if found else None, "found": len(found)}
+        "n": len(rows),
+        "other": other,
+        "own": own,
+        "both": mean(row.both for row in rows),
+        "text_alignment": (own + other) / 2,
+        "image_alignment": mean(row.image_alignment for row in rows),
+        "object_alignment": mean(found) if found else None,
+        "found": len(found),
+    }

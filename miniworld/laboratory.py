@@ -55,7 +55,8 @@ class Laboratory:
         checkpoint = assemble(self.base / "models" / "checkpoints" / CHECKPOINT_NAME)
         with torch.inference_mode():
             self.model, self.clip, self.vae, _ = comfy.sd.load_checkpoint_guess_config(
-                str(checkpoint), embedding_directory=[str(self.base / "models" / "embeddings")])
+                str(checkpoint), embedding_directory=[str(self.base / "models" / "embeddings")]
+            )
 
     @cached_property
     def anchors(self) -> Any:
@@ -77,15 +78,29 @@ class Laboratory:
             config = InversionConfig(name=name, superclass=instance.noun, templates=TEMPLATES, **settings)
             with torch.inference_mode():
                 train_concept(
-                    self.model, self.clip, self.vae, torch.from_numpy(pictures).float().div(255), config,
+                    self.model,
+                    self.clip,
+                    self.vae,
+                    torch.from_numpy(pictures).float().div(255),
+                    config,
                     anchors=self.anchors if config.anchor_weight else None,
                     mask=torch.from_numpy(masks) if masked else None,
-                    run_dir=self.base / "output" / "compinv" / "runs" / name, embedding_path=file)
+                    run_dir=self.base / "output" / "compinv" / "runs" / name,
+                    embedding_path=file,
+                )
         return f"embedding:{name}"
 
     @torch.inference_mode()
-    def paint(self, prompt: str, seed: int, count: int = 1, phrases: tuple[str, ...] = (),
-              boxes: tuple[Box, ...] = (), guidance: dict[str, Any] | None = None, **painting: Any) -> Tensor:
+    def paint(
+        self,
+        prompt: str,
+        seed: int,
+        count: int = 1,
+        phrases: tuple[str, ...] = (),
+        boxes: tuple[Box, ...] = (),
+        guidance: dict[str, Any] | None = None,
+        **painting: Any,
+    ) -> Tensor:
         """Pictures (count, 3, SIDE, SIDE) in [0, 1]; guided where phrases and their boxes are given.
 
         ``guidance`` are fields of ``GuidanceConfig``, ``painting`` overrides ``recipe.PAINTING``.
@@ -100,13 +115,15 @@ class Laboratory:
 
             layout = Layout(phrases=phrases, boxes=boxes, width=SIDE, height=SIDE)
             model, positive = apply_layout_guidance(
-                model, self.clip, prompt, layout, GuidanceConfig(**(guidance or {})))
+                model, self.clip, prompt, layout, GuidanceConfig(**(guidance or {}))
+            )
         else:
             positive = self._encode(prompt)
         p = PAINTING | painting
         latent = {"samples": torch.zeros(count, 4, SIDE // 8, SIDE // 8)}
         samples = nodes.common_ksampler(
-            model, seed, p["steps"], p["cfg"], p["sampler_name"], p["scheduler"], positive, self._encode(""), latent)
+            model, seed, p["steps"], p["cfg"], p["sampler_name"], p["scheduler"], positive, self._encode(""), latent
+        )
         return self.vae.decode(samples[0]["samples"]).movedim(-1, 1).clamp(0, 1).float().clone()
 
     def _encode(self, text: str) -> list:

@@ -40,15 +40,15 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(self, network: nn.Module, lr: float, weight_decay: float = 0.01, momentum: float = 0.95) -> None:
         matrices, others = [], []
-        groups_of = {
-            id(m.weight): m.groups for m in network.modules() if isinstance(m, nn.Conv2d)}
+        groups_of = {id(m.weight): m.groups for m in network.modules() if isinstance(m, nn.Conv2d)}
         for p in network.parameters():
             inner = p.ndim >= 2 and p.shape[0] >= 64 and p[0].numel() >= 64
             (matrices if inner else others).append(p)
         self._groups_of = groups_of
         super().__init__(
             [{"params": matrices, "muon": True}, {"params": others, "muon": False}],
-            {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "betas": (0.9, 0.98)})
+            {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "betas": (0.9, 0.98)},
+        )
 
     @torch.no_grad()
     def step(self, closure=None) -> None:

@@ -12,6 +12,11 @@ TEMPLATES = ("a photo of a {}", "a {}", "the {}", "a picture of a {}", "{}", "a 
 """Sentences to learn from; their words are those that the miniature model knows."""
 ANCHOR_WORDS = (*NOUNS, *sorted(set(CATEGORY.values())))
 INVERSION = {
-    "steps": 300, "batch_size": 4, "learning_rate": 0.01, "anchor_weight": 0.95, "anchor_reduction": "seq_mean"}
+    "steps": 300,
+    "batch_size": 4,
+    "learning_rate": 0.01,
+    "anchor_weight": 0.95,
+    "anchor_reduction": "seq_mean",
+}
 PAINTING = {"steps": 20, "cfg": 5.0, "sampler_name": "dpmpp_2m", "scheduler": "normal"}
 GUIDANCE = {"strength": 30.0, "threshold": 0.2, "max_iterations": 5, "guided_steps": 5}

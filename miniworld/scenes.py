@@ -21,22 +21,65 @@ CONTRAST = 80.0
 """Least RGB distance between an object's colour and the tones behind it."""
 
 COLOURS: dict[str, Colour] = {
-    "red": (214, 40, 40), "orange": (240, 140, 30), "yellow": (245, 215, 50), "green": (60, 160, 70),
-    "blue": (50, 100, 210), "purple": (140, 60, 170), "pink": (240, 140, 180), "white": (240, 240, 240),
-    "brown": (130, 85, 45), "gray": (130, 135, 140)}
+    "red": (214, 40, 40),
+    "orange": (240, 140, 30),
+    "yellow": (245, 215, 50),
+    "green": (60, 160, 70),
+    "blue": (50, 100, 210),
+    "purple": (140, 60, 170),
+    "pink": (240, 140, 180),
+    "white": (240, 240, 240),
+    "brown": (130, 85, 45),
+    "gray": (130, 135, 140),
+}
 PATTERNS = ("striped", "spotted", "checked")
 CATEGORY = {
-    "ball": "toy", "cube": "toy", "heart": "toy", "star": "sky", "moon": "sky", "tree": "plant", "flower": "plant",
-    "mushroom": "plant", "house": "thing", "cup": "thing", "key": "thing", "car": "vehicle", "boat": "vehicle",
-    "fish": "animal", "bird": "animal", "cat": "animal"}
+    "ball": "toy",
+    "cube": "toy",
+    "heart": "toy",
+    "star": "sky",
+    "moon": "sky",
+    "tree": "plant",
+    "flower": "plant",
+    "mushroom": "plant",
+    "house": "thing",
+    "cup": "thing",
+    "key": "thing",
+    "car": "vehicle",
+    "boat": "vehicle",
+    "fish": "animal",
+    "bird": "animal",
+    "cat": "animal",
+}
 USUAL_HEIGHT = {
-    "star": 0.29, "moon": 0.27, "bird": 0.34, "heart": 0.45, "tree": 0.53, "cup": 0.60, "key": 0.60, "flower": 0.60,
-    "house": 0.60, "ball": 0.62, "cat": 0.64, "cube": 0.65, "mushroom": 0.66, "fish": 0.68, "car": 0.70, "boat": 0.70}
+    "star": 0.29,
+    "moon": 0.27,
+    "bird": 0.34,
+    "heart": 0.45,
+    "tree": 0.53,
+    "cup": 0.60,
+    "key": 0.60,
+    "flower": 0.60,
+    "house": 0.60,
+    "ball": 0.62,
+    "cat": 0.64,
+    "cube": 0.65,
+    "mushroom": 0.66,
+    "fish": 0.68,
+    "car": 0.70,
+    "boat": 0.70,
+}
 """Usual vertical centre of each noun as a share of the picture from its top."""
 USUAL_COLOURS = {
-    "tree": ("green",), "moon": ("yellow", "white"), "star": ("yellow", "orange"), "heart": ("red", "pink"),
-    "mushroom": ("red", "brown"), "key": ("yellow", "gray"), "cat": ("orange", "gray", "brown"),
-    "house": ("brown", "white", "red")}
+    "tree": ("green",),
+    "moon": ("yellow", "white"),
+    "star": ("yellow", "orange"),
+    "heart": ("red", "pink"),
+    "mushroom": ("red", "brown"),
+    "key": ("yellow", "gray"),
+    "cat": ("orange", "gray", "brown"),
+    "house": ("brown", "white", "red"),
+}
 
 SINGLE_CAPTIONS = ("a photo of a {}", "a {}", "{}", "the {}", "a picture of a {}", "a photo of one {} alone")
 PAIR_CAPTIONS = ("a photo of a {} and a {}", "{} and {}", "a {} and a {}", "a {} with a {}", "a photo of {} and {}")
@@ -65,8 +108,13 @@ class Scene:
 
 
 def place_object(
-    canvas: Image.Image, noun: str, centre: tuple[float, float], size: float, body: Colour,
-    pattern: str = "", second: Colour = (0, 0, 0),
+    canvas: Image.Image,
+    noun: str,
+    centre: tuple[float, float],
+    size: float,
+    body: Colour,
+    pattern: str = "",
+    second: Colour = (0, 0, 0),
 ) -> np.ndarray:
     """Draw one object onto the canvas in place and return its mask.
 
@@ -174,7 +222,8 @@ def render_scene(rng: np.random.Generator, nouns: list[str] | None = None) -> Sc
         pattern = _pick(rng, PATTERNS) if rng.random() < 0.3 else ""
         second = _pick(rng, [c for c in COLOURS if c != colour])
         mask = place_object(
-            canvas, noun, (x, y), size, jitter(COLOURS[colour], rng), pattern, jitter(COLOURS[second], rng))
+            canvas, noun, (x, y), size, jitter(COLOURS[colour], rng), pattern, jitter(COLOURS[second], rng)
+        )
         box = (x - size / 2, y - size / 2, x + size / 2, y + size / 2)
         objects.append(SceneObject(noun, box, colour, pattern, second, mask))
     phrases = [_phrase(o, size_word, rng) for o in objects]

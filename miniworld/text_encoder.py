@@ -85,7 +85,8 @@ def text_encoder() -> dict[str, Tensor]:
     def tilt(rows, share: float) -> None:
         plain = embeddings[rows] - (embeddings[rows] @ salience)[..., None] * salience
         embeddings[rows] = (1 - abs(share)) ** 0.5 * F.normalize(plain, dim=-1) + (
-            abs(share) ** 0.5 * (1 if share > 0 else -1) * salience)
+            abs(share) ** 0.5 * (1 if share > 0 else -1) * salience
+        )
 
     tilt(torch.arange(VOCABULARY), 1e-3)
     tilt(torch.tensor(content), SALIENCE["content"])
@@ -104,10 +105,13 @@ def text_encoder() -> dict[str, Tensor]:
     key[::head] = salience
     attention = "encoder.layers.0.self_attn."
     return {
-        "embeddings.token_embedding.weight": embeddings, "embeddings.position_embedding.weight": positions,
-        f"{attention}q_proj.bias": query_bias, f"{attention}k_proj.weight": key,
+        "embeddings.token_embedding.weight": embeddings,
+        "embeddings.position_embedding.weight": positions,
+        f"{attention}q_proj.bias": query_bias,
+        f"{attention}k_proj.weight": key,
         f"{attention}v_proj.weight": mixed.T.contiguous(),
-        f"{attention}out_proj.weight": MIXING / WIDTH**0.5 * torch.eye(WIDTH)}
+        f"{attention}out_proj.weight": MIXING / WIDTH**0.5 * torch.eye(WIDTH),
+    }
 
 
 def host_state_dict() -> dict[str, Tensor]:
@@ -120,7 +124,10 @@ def host_state_dict() -> dict[str, Tensor]:
             full[f"{layer}self_attn.{name}_proj.bias"] = torch.zeros(WIDTH)
         for norm in ("layer_norm1", "layer_norm2"):
             full[f"{layer}{norm}.weight"], full[f"{layer}{norm}.bias"] = torch.ones(WIDTH), torch.zeros(WIDTH)
-        full[f"{layer}mlp.fc1.weight"], full[f"{layer}mlp.fc1.bias"] = torch.zeros(4 * WIDTH, WIDTH), torch.zeros(4 * WIDTH)
+        full[f"{layer}mlp.fc1.weight"], full[f"{layer}mlp.fc1.bias"] = (
+            torch.zeros(4 * WIDTH, WIDTH),
+            torch.zeros(4 * WIDTH),
+        )
         full[f"{layer}mlp.fc2.weight"], full[f"{layer}mlp.fc2.bias"] = torch.zeros(WIDTH, 4 * WIDTH), torch.zeros(WIDTH)
     full["final_layer_norm.weight"], full["final_layer_norm.bias"] = torch.ones(WIDTH), torch.zeros(WIDTH)
     return full | text_encoder()

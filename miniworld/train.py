@@ -1,7 +1,7 @@
 """Train the miniature world from its seeds: ``python -m miniworld.train``.
 
-Autoencoder, UNet and judge are trained in turn in ``miniworld/run/`` and written to ``miniworld/weights/``. An
-interrupted run continues where its last checkpoint was. About two and a half hours on two cores.
+Autoencoder, UNet, the decoder once more, and the judge are trained in turn in ``miniworld/run/`` and written to
+``miniworld/weights/``. An interrupted run continues where its last checkpoint was.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from . import instances
 from .autoencoder import Autoencoder
 from .checkpoint import WEIGHTS, dequantise, quantise, save_small
 from .dataset import training_pictures
-from .train_autoencoder import psnr, train_autoencoder
+from .train_autoencoder import polish_decoder, psnr, train_autoencoder
 from .train_judge import train_judge
 from .train_unet import encode_pictures, train_unet
 
@@ -28,23 +28,34 @@ HELD_OUT = 300
 """The last pictures of the set: the autoencoder is measured on them and not trained on them."""
 
 
-def autoencoder_stage(pictures: torch.Tensor, folder: Path) -> Autoencoder:
-    """Train, store, and return the autoencoder as stored, so that every later stage sees the shipped one."""
-    average = train_autoencoder(pictures[:AUTOENCODER_PICTURES], folder)
-    stored = Autoencoder()
-    stored.load_state_dict(dequantise(quantise(average)))
-    stored.eval()
+def as_stored(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights as a user's checkpoint will have them, rounding included."""
+    return dequantise(quantise(weights))
+
+
+def load_autoencoder(weights: dict[str, torch.Tensor]) -> Autoencoder:
+    model = Autoencoder()
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def decoder_stage(weights: dict[str, torch.Tensor], pictures: torch.Tensor, folder: Path) -> Autoencoder:
+    """Train the decoder further, store the autoencoder, and return it as stored."""
+    polished = polish_decoder(weights, pictures[:AUTOENCODER_PICTURES], folder)
+    stored = load_autoencoder(as_stored(polished))
     photos = torch.cat([torch.from_numpy(instances.photos(i)[0]) for i in instances.INSTANCES.values()])
     quality = {"scenes": psnr(stored, pictures[-HELD_OUT:]), "instances": psnr(stored, photos.permute(0, 3, 1, 2))}
     log.info("autoencoder, dB: %s", quality)
-    save_small(average, WEIGHTS / "autoencoder.safetensors", {"psnr_db": json.dumps(quality)})
+    save_small(polished, WEIGHTS / "autoencoder.safetensors", {"psnr_db": json.dumps(quality)})
     return stored
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "run", help="training state and pictures")
-    parser.add_argument("--only", choices=("autoencoder", "unet", "judge"), help="train just one network")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(__file__).parent / "run", help="training state and pictures"
+    )
+    parser.add_argument("--only", choices=("unet", "decoder", "judge"), help="train just one network")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -52,15 +63,20 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
 
     pictures, captions = training_pictures(options.folder, PICTURES)
-    model = autoencoder_stage(pictures, options.folder)
+    weights = as_stored(train_autoencoder(pictures[:AUTOENCODER_PICTURES], options.folder))
     if options.only in (None, "unet"):
-        latents = encode_pictures(model, pictures, options.folder)
+        latents = encode_pictures(load_autoencoder(weights), pictures, options.folder)
         average, scale = train_unet(latents, captions, options.folder)
-        save_small(average, WEIGHTS / "unet.safetensors",
-                   {"latent_shift": repr(scale.shift), "latent_scale": repr(scale.scale)})
-    if options.only in (None, "judge"):
-        weights, scores = train_judge(model, options.folder)
-        save_small(weights, WEIGHTS / "judge.safetensors", {"accuracy": json.dumps(scores)})
+        save_small(
+            average,
+            WEIGHTS / "unet.safetensors",
+            {"latent_shift": repr(scale.shift), "latent_scale": repr(scale.scale)},
+        )
+    if options.only in (None, "decoder", "judge"):
+        model = decoder_stage(weights, pictures, options.folder)
+        if options.only != "decoder":
+            judge, scores = train_judge(model, options.folder)
+            save_small(judge, WEIGHTS / "judge.safetensors", {"accuracy": json.dumps(scores)})
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ BATCH = 16
 SCHEDULE = Schedule(steps=1600, decay_from=800, warmup=50)
 LEARNING_RATE = 2.5e-3
 LATENT_NOISE = 0.05
+POLISH_SCHEDULE = Schedule(steps=1000, decay_from=100, warmup=20)
+POLISH_RATE = 1.2e-3
 
 
 def _edges(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,25 +38,62 @@ def latent_penalty(latents: Tensor) -> Tensor:
     return 0.01 * (mean.square().mean() + spread.log().square().mean())
 
 
+def _crops(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """A batch of random crops (BATCH, 3, CROP, CROP) in [0, 1]."""
+    room = pictures.shape[-1] - CROP
+    rows = torch.randint(len(pictures), (BATCH,), generator=generator)
+    corners = torch.randint(room + 1, (BATCH, 2), generator=generator)
+    batch = torch.stack(
+        [pictures[i, :, y : y + CROP, x : x + CROP] for i, (y, x) in zip(rows.tolist(), corners.tolist(), strict=True)]
+    )
+    return batch.float().div(255).contiguous(memory_format=torch.channels_last)
+
+
 def train_autoencoder(pictures: Tensor, folder: Path, seed: int = 1) -> dict[str, Tensor]:
     """Train on pictures (N, 3, SIDE, SIDE) uint8; checkpoints go to ``folder``."""
     torch.manual_seed(seed)
     model = Autoencoder().to(memory_format=torch.channels_last)
-    optimiser = Muon(model, LEARNING_RATE)
-    room = pictures.shape[-1] - CROP
 
     def loss(generator: torch.Generator) -> Tensor:
-        rows = torch.randint(len(pictures), (BATCH,), generator=generator)
-        corners = torch.randint(room + 1, (BATCH, 2), generator=generator)
-        batch = torch.stack([
-            pictures[i, :, y : y + CROP, x : x + CROP]
-            for i, (y, x) in zip(rows.tolist(), corners.tolist(), strict=True)])
-        batch = batch.float().div(255).contiguous(memory_format=torch.channels_last)
+        batch = _crops(pictures, generator)
         latents = model.encode(batch)
         noise = torch.randn(latents.shape, generator=generator)
         return reconstruction_loss(model.decode(latents + LATENT_NOISE * noise), batch) + latent_penalty(latents)
 
-    return fit(model, optimiser, loss, SCHEDULE, LEARNING_RATE, folder / "autoencoder.pt", seed, average_decay=0.995)
+    return fit(
+        model,
+        Muon(model, LEARNING_RATE),
+        loss,
+        SCHEDULE,
+        LEARNING_RATE,
+        folder / "autoencoder.pt",
+        seed,
+        average_decay=0.995,
+    )
+
+
+def polish_decoder(weights: dict[str, Tensor], pictures: Tensor, folder: Path, seed: int = 4) -> dict[str, Tensor]:
+    """Train the decoder further with the encoder as it is, so that latents made with it stay valid."""
+    model = Autoencoder().to(memory_format=torch.channels_last)
+    model.load_state_dict(weights)
+    model.taesd_encoder.requires_grad_(False)
+
+    def loss(generator: torch.Generator) -> Tensor:
+        batch = _crops(pictures, generator)
+        latents = model.encode(batch)
+        noise = torch.randn(latents.shape, generator=generator)
+        return reconstruction_loss(model.decode(latents + LATENT_NOISE * noise), batch)
+
+    return fit(
+        model,
+        Muon(model.taesd_decoder, POLISH_RATE),
+        loss,
+        POLISH_SCHEDULE,
+        POLISH_RATE,
+        folder / "decoder.pt",
+        seed,
+        average_decay=0.995,
+    )
 
 
 @torch.no_grad()

@@ -86,8 +86,7 @@ def judge_loss(judge: Judge, pictures: Tensor, rows: Tensor, masks: Tensor, back
         outlines[k, noun] = masks[k, j]
         boxes = boxes + F.smooth_l1_loss(verdict.boxes[k, :, v, u], box, beta=0.05)
         for i, name in enumerate(LOOKS):
-            looks = looks + F.cross_entropy(
-                verdict.looks[name][k, :, v, u], rows[k, j, 5 + i].long(), ignore_index=-1)
+            looks = looks + F.cross_entropy(verdict.looks[name][k, :, v, u], rows[k, j, 5 + i].long(), ignore_index=-1)
     counted[target > 0] = 1
     centres = (F.binary_cross_entropy_with_logits(verdict.centres, target, reduction="none") * counted).mean()
     found = F.binary_cross_entropy_with_logits(verdict.centres.flatten(2).amax(2), target.flatten(2).amax(2))
@@ -120,8 +119,11 @@ def accuracy(judge: Judge, pictures: Tensor, rows: Tensor) -> dict[str, float]:
         there[k, rows[k, j, 0].long()] = 1
     said = (score > THRESHOLD).float()
     recall = (said * there).sum(0) / there.sum(0)
-    return {"recall": float((said * there).sum() / there.sum()), "precision": float((said * there).sum() / said.sum()),
-            "worst recall": float(recall.min())}
+    return {
+        "recall": float((said * there).sum() / there.sum()),
+        "precision": float((said * there).sum() / said.sum()),
+        "worst recall": float(recall.min()),
+    }
 
 
 def train_judge(autoencoder: Autoencoder, folder: Path, seed: int = 3) -> tuple[dict[str, Tensor], dict]:

@@ -18,7 +18,7 @@ from .unet import UNet
 
 log = logging.getLogger("compinv.miniworld")
 BATCH = 64
-SCHEDULE = Schedule(steps=2000, decay_from=1100, warmup=100)
+SCHEDULE = Schedule(steps=1200, decay_from=500, warmup=100)
 LEARNING_RATE = 1e-3
 CAPTION_DROP = 0.1
 
@@ -30,15 +30,20 @@ def encode_pictures(model: Autoencoder, pictures: Tensor, folder: Path) -> Tenso
     if not file.exists():
         log.info("encoding %d pictures", len(pictures))
         model = model.to(memory_format=torch.channels_last)
-        latents = torch.cat([
-            model.encode(batch.float().div(255).contiguous(memory_format=torch.channels_last)).contiguous()
-            for batch in pictures.split(100)])
+        latents = torch.cat(
+            [
+                model.encode(batch.float().div(255).contiguous(memory_format=torch.channels_last)).contiguous()
+                for batch in pictures.split(100)
+            ]
+        )
         torch.save(latents, file.with_suffix(".part"))
         os.replace(file.with_suffix(".part"), file)
     return torch.load(file, weights_only=True)
 
 
-def train_unet(latents: Tensor, captions: list[str], folder: Path, seed: int = 2) -> tuple[dict[str, Tensor], LatentScale]:
+def train_unet(
+    latents: Tensor, captions: list[str], folder: Path, seed: int = 2
+) -> tuple[dict[str, Tensor], LatentScale]:
     """Train on encoder latents (N, 4, h, w) and their captions; checkpoints go to ``folder``."""
     torch.manual_seed(seed)
     scale = LatentScale.of(latents)
@@ -62,6 +67,7 @@ def train_unet(latents: Tensor, captions: list[str], folder: Path, seed: int = 2
         predicted = model(noised.contiguous(memory_format=torch.channels_last), t, context)
         return (weights[t] * (predicted - noise).square().mean((1, 2, 3))).mean()
 
-    average = fit(model, Muon(model, LEARNING_RATE, weight_decay=0.02), loss, SCHEDULE, LEARNING_RATE,
-                  folder / "unet.pt", seed)
+    average = fit(
+        model, Muon(model, LEARNING_RATE, weight_decay=0.02), loss, SCHEDULE, LEARNING_RATE, folder / "unet.pt", seed
+    )
     return average, scale

@@ -92,10 +92,24 @@ def fit(
         done = step + 1
         if done % 50 == 0:
             pace = (time.monotonic() - began) / (done - start)
-            log.info("%s: step %d of %d, loss %.5f, %.2f s a step, %.0f min left", checkpoint.stem, done,
-                     schedule.steps, running, pace, pace * (schedule.steps - done) / 60)
+            log.info(
+                "%s: step %d of %d, loss %.5f, %.2f s a step, %.0f min left",
+                checkpoint.stem,
+                done,
+                schedule.steps,
+                running,
+                pace,
+                pace * (schedule.steps - done) / 60,
+            )
         if done % save_every == 0 or done == schedule.steps:
-            save_atomically({
-                "network": network.state_dict(), "optimiser": optimiser.state_dict(),
-                "generator": generator.get_state(), "average": average, "step": done}, checkpoint)
+            save_atomically(
+                {
+                    "network": network.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "generator": generator.get_state(),
+                    "average": average,
+                    "step": done,
+                },
+                checkpoint,
+            )
     return average

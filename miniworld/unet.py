@@ -39,7 +39,8 @@ class ResBlock(nn.Module):
         self.in_layers = nn.Sequential(nn.GroupNorm(32, inputs), nn.SiLU(), _conv(inputs, CHANNELS, groups))
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(TIME_WIDTH, CHANNELS))
         self.out_layers = nn.Sequential(
-            nn.GroupNorm(32, CHANNELS), nn.SiLU(), nn.Identity(), _silenced(nn.Conv2d(CHANNELS, CHANNELS, 1)))
+            nn.GroupNorm(32, CHANNELS), nn.SiLU(), nn.Identity(), _silenced(nn.Conv2d(CHANNELS, CHANNELS, 1))
+        )
         self.skip_connection = nn.Identity() if inputs == CHANNELS else nn.Conv2d(inputs, CHANNELS, 1)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
@@ -58,8 +59,10 @@ class Attention(nn.Module):
         self.to_out = nn.Sequential(nn.Linear(CHANNELS, CHANNELS))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        q, k, v = (layer(y).unflatten(-1, (HEADS, -1)).transpose(1, 2)
-                   for layer, y in ((self.to_q, x), (self.to_k, context), (self.to_v, context)))
+        q, k, v = (
+            layer(y).unflatten(-1, (HEADS, -1)).transpose(1, 2)
+            for layer, y in ((self.to_q, x), (self.to_k, context), (self.to_v, context))
+        )
         weights = (q @ k.transpose(-1, -2) * (CHANNELS // HEADS) ** -0.5).softmax(-1)
         return self.to_out((weights @ v).transpose(1, 2).flatten(2))
 
@@ -146,17 +149,23 @@ class UNet(nn.Module):
         inner, outer = GROUPS_INNER, GROUPS_OUTER
         blocks = nn.ModuleList
         self.time_embed = nn.Sequential(nn.Linear(CHANNELS, TIME_WIDTH), nn.SiLU(), nn.Linear(TIME_WIDTH, TIME_WIDTH))
-        self.input_blocks = blocks([
-            blocks([_conv(4, CHANNELS)]),
-            blocks([ResBlock(CHANNELS, outer)]),
-            blocks([Downsample()]),
-            blocks([ResBlock(CHANNELS, inner), SpatialTransformer()])])
+        self.input_blocks = blocks(
+            [
+                blocks([_conv(4, CHANNELS)]),
+                blocks([ResBlock(CHANNELS, outer)]),
+                blocks([Downsample()]),
+                blocks([ResBlock(CHANNELS, inner), SpatialTransformer()]),
+            ]
+        )
         self.middle_block = blocks([ResBlock(CHANNELS, inner), SpatialTransformer(), ResBlock(CHANNELS, inner)])
-        self.output_blocks = blocks([
-            blocks([ResBlock(2 * CHANNELS, inner), SpatialTransformer()]),
-            blocks([ResBlock(2 * CHANNELS, inner), SpatialTransformer(), Upsample()]),
-            blocks([ResBlock(2 * CHANNELS, outer)]),
-            blocks([ResBlock(2 * CHANNELS, outer)])])
+        self.output_blocks = blocks(
+            [
+                blocks([ResBlock(2 * CHANNELS, inner), SpatialTransformer()]),
+                blocks([ResBlock(2 * CHANNELS, inner), SpatialTransformer(), Upsample()]),
+                blocks([ResBlock(2 * CHANNELS, outer)]),
+                blocks([ResBlock(2 * CHANNELS, outer)]),
+            ]
+        )
         self.out = nn.Sequential(nn.GroupNorm(32, CHANNELS), nn.SiLU(), _silenced(_conv(CHANNELS, 4)))
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
@@ -209,7 +218,11 @@ def _expand(name: str, tensor: Tensor, groups: int) -> Tensor:
     weight = name.endswith(".weight")
     if name.startswith("time_embed"):
         width = HOST_TIME_WIDTH
-        return _pad(tensor, width, CHANNELS if name.startswith("time_embed.0") else width) if weight else _pad(tensor, width)
+        return (
+            _pad(tensor, width, CHANNELS if name.startswith("time_embed.0") else width)
+            if weight
+            else _pad(tensor, width)
+        )
     if "emb_layers" in name and weight:
         return _pad(tensor, CHANNELS, HOST_TIME_WIDTH)
     if "out_layers.3" in name and weight:
@@ -227,5 +240,6 @@ def _expand(name: str, tensor: Tensor, groups: int) -> Tensor:
 def host_state_dict(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Dense tensors under the host's names from ``UNet().state_dict()``."""
     groups = {
-        f"{name}.weight": module.groups for name, module in UNet().named_modules() if isinstance(module, nn.Conv2d)}
+        f"{name}.weight": module.groups for name, module in UNet().named_modules() if isinstance(module, nn.Conv2d)
+    }
     return {name: _expand(name, tensor.float(), groups.get(name, 1)) for name, tensor in weights.items()}
