@@ -110,7 +110,8 @@ def plan_sampler(
         )
         return SamplerPlan({0: (0, float(sigmas[0]))}, True)
     steps = plain.first_evaluations
-    if not by_identity and len(plain.sigmas) == len(sigmas) - 1:
+    # Some samplers (DEIS, iPNDM-v, UniPC) hand another tensor to the callback, but evaluate once per step.
+    if len(steps) < len(sigmas) - 1 == len(plain.sigmas):
         steps = {index: index for index in range(len(plain.sigmas))}
     return SamplerPlan({index: (step, plain.sigmas[index]) for index, step in steps.items()}, reaches)
 

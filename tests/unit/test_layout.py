@@ -1,0 +1,132 @@
+"""Layouts, their masks, and what they are made of."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from compinv_core.bounding_boxes import layout_from_bounding_boxes
+from compinv_core.errors import UserError
+from compinv_core.layout import Layout, box_masks, crop_box, parse_phrases
+
+
+def box(x: float, y: float, width: float, height: float, **extra: object) -> dict:
+    return {"x": x, "y": y, "width": width, "height": height, **extra}
+
+
+def test_mask_covers_the_cells_whose_centres_lie_in_the_box() -> None:
+    # Centres of the columns: 1/8, 3/8, 5/8, 7/8; of the rows: 1/4, 3/4.
+    (mask,) = box_masks([(0.0, 0.0, 0.6, 0.5)], height=2, width=4)
+    assert mask.tolist() == [[1, 1, 0, 0], [0, 0, 0, 0]]
+    assert mask.dtype == torch.float32
+
+
+def test_boxes_are_half_open() -> None:
+    # The centre 3/8 is on the right edge of the first box and on the left edge of the second.
+    masks = box_masks([(0.0, 0.0, 0.375, 1.0), (0.375, 0.0, 1.0, 1.0)], height=1, width=4)
+    assert masks[0].tolist() == [[1, 0, 0, 0]]
+    assert masks[1].tolist() == [[0, 1, 1, 1]]
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (8, 12), (7, 5), (1, 1), (64, 64)])
+def test_boxes_that_tile_the_picture_give_masks_that_tile_the_map(height: int, width: int) -> None:
+    cuts = [0.0, 0.21, 0.5, 0.83, 1.0]
+    tiles = [(x0, y0, x1, y1) for x0, x1 in zip(cuts, cuts[1:], strict=False) for y0, y1 in ((0.0, 0.4), (0.4, 1.0))]
+    covered = box_masks(tiles, height, width).sum(0)
+    if height > 1 and width > 3:
+        assert torch.equal(covered, torch.ones(height, width))
+    assert covered.min() >= 1
+
+
+@pytest.mark.parametrize("corner", [(0.0, 0.0), (0.49, 0.49), (0.51, 0.26), (0.995, 0.995)])
+def test_no_mask_is_empty(corner: tuple[float, float]) -> None:
+    x, y = corner
+    (mask,) = box_masks([(x, y, x + 0.004, y + 0.004)], height=8, width=8)
+    assert mask.sum() == 1
+    assert mask[int((y + 0.002) * 8), int((x + 0.002) * 8)] == 1
+
+
+def test_crop_expresses_a_box_in_the_part() -> None:
+    assert crop_box((0.25, 0.5, 0.75, 1.0), (0.5, 0.0, 1.0, 1.0)) == (0.0, 0.5, 0.5, 1.0)
+    assert crop_box((0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)) is None
+
+
+def test_phrases_are_lines() -> None:
+    assert parse_phrases("  embedding:my-cat   cat \n\n a ball\n") == ("embedding:my-cat cat", "a ball")
+    assert parse_phrases("\n \n") == ()
+
+
+@pytest.mark.parametrize(
+    ("phrases", "boxes", "part"),
+    [
+        (("a cat",), (), "1 phrases and 0 boxes"),
+        (("a cat", "A  cat"), ((0, 0, 1, 1), (0, 0, 1, 1)), "twice"),
+        ((" ",), ((0, 0, 1, 1),), "empty"),
+        (("a cat",), ((0.5, 0, 0.5, 1),), '"a cat"'),
+        (("a cat",), ((0, 0, 1.2, 1),), '"a cat"'),
+        (("a cat",), ((0, 0, float("nan"), 1),), "finite"),
+    ],
+)
+def test_layout_refuses(phrases: tuple, boxes: tuple, part: str) -> None:
+    with pytest.raises(UserError, match=part):
+        Layout(phrases, boxes, 512, 512)
+
+
+def test_boxes_without_labels_pair_up_in_order() -> None:
+    frame = [[box(0, 0, 64, 128), box(96, 32, 32, 64)]]
+    layout = layout_from_bounding_boxes(frame, ("a cat", "a ball"), 128, 128)
+    assert layout == Layout(("a cat", "a ball"), ((0, 0, 0.5, 1), (0.75, 0.25, 1, 0.75)), 128, 128)
+
+
+def test_pictures_need_not_be_square() -> None:
+    layout = layout_from_bounding_boxes([box(96, 32, 96, 64)], ("a cat",), 192, 128)
+    assert layout.boxes == ((0.5, 0.25, 1.0, 0.75),)
+
+
+def test_boxes_with_labels_find_their_phrases() -> None:
+    frame = [
+        box(0, 0, 10, 10, label="Ball", score=0.6),
+        box(20, 0, 10, 10, label="cat", score=0.7),
+        box(40, 0, 10, 10, label="ball", score=0.9),
+        box(60, 0, 10, 10, label="person", score=0.99),
+    ]
+    layout = layout_from_bounding_boxes([frame], ("embedding:my-cat cat", "a ball"), 100, 100)
+    assert [b[0] for b in layout.boxes] == [0.2, 0.4]
+
+
+def test_a_phrase_prefers_the_label_with_its_own_words() -> None:
+    frame = [box(0, 0, 10, 10, label="cat", score=0.9), box(20, 0, 10, 10, label="my-cat cat", score=0.1)]
+    layout = layout_from_bounding_boxes([frame], ("a cat", "my-cat cat"), 100, 100)
+    assert [b[0] for b in layout.boxes] == [0.0, 0.2]
+
+
+@pytest.mark.parametrize("bboxes", [None, [], [[]]])
+def test_no_box_gives_an_empty_layout(bboxes: list | None) -> None:
+    assert len(layout_from_bounding_boxes(bboxes, ("a cat",), 128, 128)) == 0
+
+
+def test_rounding_of_a_canvas_is_forgiven() -> None:
+    layout = layout_from_bounding_boxes([box(-1, 64, 65, 65)], ("a cat",), 128, 128)
+    assert layout.boxes == ((0.0, 0.5, 0.5, 1.0),)
+
+
+@pytest.mark.parametrize(
+    ("bboxes", "phrases", "part"),
+    [
+        ([box(100, 0, 64, 64)], ("a cat",), "outside the 128×128 picture"),
+        ([box(300, 300, 64, 64)], ("a cat",), "outside the 128×128 picture"),
+        ([box(0, 0, 0, 64)], ("a cat",), "empty"),
+        ([box(0, 0, float("nan"), 64)], ("a cat",), "finite"),
+        ([{"x": 0, "y": 0}], ("a cat",), "width and height"),
+        ([box(0, 0, 64, 64)], ("a cat", "a ball"), "1 box without labels and 2 phrases"),
+        ([box(0, 0, 64, 64, label="dog")], ("a cat",), 'phrase "a cat" has no box'),
+        ([box(0, 0, 64, 64)] * 2, ("a cat", "a cat"), "twice"),
+        ("boxes", ("a cat",), "bounding boxes"),
+    ],
+)
+def test_bad_boxes_get_one_sentence(bboxes: object, phrases: tuple, part: str) -> None:
+    with pytest.raises(UserError, match=part) as caught:
+        layout_from_bounding_boxes(bboxes, phrases, 128, 128)
+    message = str(caught.value)
+    assert message.endswith(".")
+    assert ". " not in message
