@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from compinv_core.anchors import Anchors, anchor_loss, anchor_mean, equivalent_anchor_weight, sparse_code
 from compinv_core.errors import UserError
 

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 import torch
+
 from compinv_core.errors import UserError
 from compinv_core.sparse_coding import CODERS, nonnegative_least_squares, sparse_code, sparse_coefficients
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from compinv_core.errors import UserError
 from compinv_core.vocabulary import coco80, merge_words, read_words, split_words
 
