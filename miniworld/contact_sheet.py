@@ -20,7 +20,8 @@ class Panel:
     pictures: list[np.ndarray]
 
 
-def _render(panel: Panel, columns: int) -> Image.Image:
+def render(panel: Panel, columns: int) -> Image.Image:
+    """One panel: title, caption, and its pictures in rows of ``columns``."""
     side = panel.pictures[0].shape[0]
     rows = -(-len(panel.pictures) // columns)
     lines = 1 + bool(panel.caption)
@@ -36,8 +37,8 @@ def _render(panel: Panel, columns: int) -> Image.Image:
 
 def contact_sheet(title: str, first: Panel, panels: list[Panel]) -> Image.Image:
     """A sheet with one wide panel on top and the others two by two below."""
-    top = _render(first, len(first.pictures))
-    rendered = [_render(panel, COLUMNS) for panel in panels]
+    top = render(first, len(first.pictures))
+    rendered = [render(panel, COLUMNS) for panel in panels]
     width = max(top.width, 2 * rendered[0].width + 4 * GAP)
     rows = [rendered[i : i + 2] for i in range(0, len(rendered), 2)]
     height = 2 * LINE + top.height + sum(row[0].height + 2 * GAP for row in rows) + 2 * GAP

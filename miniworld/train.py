@@ -1,6 +1,6 @@
 """Train the miniature world from its seeds: ``python -m miniworld.train``.
 
-Autoencoder, UNet, the decoder once more, and the judge are trained in turn in ``miniworld/run/`` and written to
+Autoencoder, UNet, judge, and the decoder once more are trained in turn in ``miniworld/run/`` and written to
 ``miniworld/weights/``. An interrupted run continues where its last checkpoint was.
 """
 
@@ -39,15 +39,14 @@ def load_autoencoder(weights: dict[str, torch.Tensor]) -> Autoencoder:
     return model.eval()
 
 
-def decoder_stage(weights: dict[str, torch.Tensor], pictures: torch.Tensor, folder: Path) -> Autoencoder:
-    """Train the decoder further, store the autoencoder, and return it as stored."""
+def decoder_stage(weights: dict[str, torch.Tensor], pictures: torch.Tensor, folder: Path) -> None:
+    """Train the decoder further, and store the autoencoder with its quality as stored."""
     polished = polish_decoder(weights, pictures[:AUTOENCODER_PICTURES], folder)
     stored = load_autoencoder(as_stored(polished))
     photos = torch.cat([torch.from_numpy(instances.photos(i)[0]) for i in instances.INSTANCES.values()])
     quality = {"scenes": psnr(stored, pictures[-HELD_OUT:]), "instances": psnr(stored, photos.permute(0, 3, 1, 2))}
     log.info("autoencoder, dB: %s", quality)
     save_small(polished, WEIGHTS / "autoencoder.safetensors", {"psnr_db": json.dumps(quality)})
-    return stored
 
 
 def main() -> None:
@@ -72,11 +71,11 @@ def main() -> None:
             WEIGHTS / "unet.safetensors",
             {"latent_shift": repr(scale.shift), "latent_scale": repr(scale.scale)},
         )
-    if options.only in (None, "decoder", "judge"):
-        model = decoder_stage(weights, pictures, options.folder)
-        if options.only != "decoder":
-            judge, scores = train_judge(model, options.folder)
-            save_small(judge, WEIGHTS / "judge.safetensors", {"accuracy": json.dumps(scores)})
+    if options.only in (None, "judge"):
+        judge, scores = train_judge(load_autoencoder(weights), options.folder)
+        save_small(judge, WEIGHTS / "judge.safetensors", {"accuracy": json.dumps(scores)})
+    if options.only in (None, "decoder"):
+        decoder_stage(weights, pictures, options.folder)
 
 
 if __name__ == "__main__":

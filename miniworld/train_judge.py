@@ -1,4 +1,4 @@
-"""Train the judge on renders of its own, half of them as the autoencoder would show them."""
+"""Train the judge on renders of its own, half of each batch as the autoencoder would show it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from .training import Schedule, fit
 
 log = logging.getLogger("compinv.miniworld")
 SPLIT, PICTURES, HELD_OUT = 1, 9000, 1000
+DECODED = 3000
+"""How many of the pictures the judge also sees as the autoencoder shows them."""
 BATCH = 32
 SCHEDULE = Schedule(steps=900, decay_from=200, warmup=50)
 LEARNING_RATE = 2e-3
@@ -131,13 +133,13 @@ def train_judge(autoencoder: Autoencoder, folder: Path, seed: int = 3) -> tuple[
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     data = Truths(render_split(SPLIT, PICTURES + HELD_OUT, truth))
-    shown = as_decoded(autoencoder, data.pictures, generator)
+    shown = as_decoded(autoencoder, torch.cat([data.pictures[:DECODED], data.pictures[PICTURES:]]), generator)
     judge = Judge().to(memory_format=torch.channels_last)
 
     def loss(g: torch.Generator) -> Tensor:
         rows = torch.randint(PICTURES, (BATCH,), generator=g)
-        decoded = torch.rand(BATCH, 1, 1, 1, generator=g) < 0.5
-        pictures = torch.where(decoded, shown[rows], data.pictures[rows]).float().div(255)
+        rows[: BATCH // 2] %= DECODED
+        pictures = torch.cat([shown[rows[: BATCH // 2]], data.pictures[rows[BATCH // 2 :]]]).float().div(255)
         pictures = _disturb(pictures, g).contiguous(memory_format=torch.channels_last)
         return judge_loss(judge, pictures, data.rows[rows], data.masks[rows], data.backgrounds[rows])
 
@@ -146,7 +148,7 @@ def train_judge(autoencoder: Autoencoder, folder: Path, seed: int = 3) -> tuple[
     judge.load_state_dict(average)
     judge.eval()
     set_feature_statistics(judge, data)
-    held = {"as drawn": data.pictures[PICTURES:], "as decoded": shown[PICTURES:]}
+    held = {"as drawn": data.pictures[PICTURES:], "as decoded": shown[DECODED:]}
     scores = {name: accuracy(judge, pictures, data.rows[PICTURES:]) for name, pictures in held.items()}
     log.info("judge on held-out renders: %s", scores)
     return judge.state_dict(), scores
