@@ -17,10 +17,15 @@ for _folder in (locations.HOST, locations.REPOSITORY):
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
-    """A running ComfyUI with the pack and the random checkpoint `tiny.safetensors` installed."""
+    """A running ComfyUI with the pack and the random checkpoints `tiny.safetensors` and `sdxl.safetensors`.
+
+    The former is also there under the name that the templates have.
+    """
     locations.require_host()
     comfy = ComfyServer(tmp_path_factory.mktemp("comfyui"))
-    comfy.add_checkpoint(checkpoints.build("tiny"))
+    for name in ("tiny.safetensors", "v1-5-pruned-emaonly-fp16.safetensors"):
+        comfy.add_checkpoint(checkpoints.build("tiny"), name)
+    comfy.add_checkpoint(checkpoints.build("sdxl"), "sdxl.safetensors")
     comfy.start()
     yield comfy
     comfy.stop()

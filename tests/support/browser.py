@@ -10,6 +10,8 @@ from playwright.sync_api import Page, sync_playwright
 
 from . import chromium
 
+# Milliseconds; a machine that does other work too needs its time.
+PATIENCE = 300_000
 READY = "() => window.app?.isGraphReady && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 100"
 
 
@@ -22,7 +24,7 @@ def open_frontend(url: str, complaints: list[str] | None = None) -> Iterator[Pag
     url : str
         Address of the server.
     complaints : list of str, optional
-        Receives the errors of the console and uncaught errors of the page, with the address they come from.
+        Receives the console's errors with the address they come from, and uncaught errors (`uncaught: …`).
     """
     heard = [] if complaints is None else complaints
     with sync_playwright() as playwright:
@@ -31,7 +33,8 @@ def open_frontend(url: str, complaints: list[str] | None = None) -> Iterator[Pag
         )
         try:
             page = browser.new_page(viewport={"width": 1600, "height": 1000})
-            page.on("pageerror", lambda error: heard.append(str(error)))
+            page.set_default_timeout(PATIENCE)
+            page.on("pageerror", lambda error: heard.append(f"uncaught: {error}"))
             page.on(
                 "console",
                 lambda message: heard.append(f"{message.text} ({message.location.get('url', '')})")
@@ -39,7 +42,7 @@ def open_frontend(url: str, complaints: list[str] | None = None) -> Iterator[Pag
                 else None,
             )
             page.goto(url)
-            page.wait_for_function(READY, timeout=120_000)
+            page.wait_for_function(READY)
             yield page
         finally:
             browser.close()
@@ -50,8 +53,7 @@ def load_workflow(page: Page, workflow: dict[str, Any]) -> list[str]:
     return page.evaluate(
         """async (workflow) => {
             await app.loadGraphData(workflow);
-            return app.graph.nodes.filter((node) => !LiteGraph.registered_node_types[node.type]
-                || node.has_errors).map((node) => node.type);
+            return app.graph.nodes.map((node) => node.type).filter((type) => !LiteGraph.registered_node_types[type]);
         }""",
         workflow,
     )

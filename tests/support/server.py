@@ -70,6 +70,10 @@ class ComfyServer:
         self._process: subprocess.Popen | None = None
         for name in ("models/checkpoints", "models/embeddings", "custom_nodes", "input", "output", "temp", "user"):
             (base / name).mkdir(parents=True, exist_ok=True)
+        # A new user would be greeted by the template browser, in front of everything else.
+        settings = base / "user" / "default" / "comfy.settings.json"
+        settings.parent.mkdir(exist_ok=True)
+        settings.write_text(json.dumps({"Comfy.TutorialCompleted": True}))
         link = base / "custom_nodes" / PACK_FOLDER
         if not link.exists():
             link.symlink_to(locations.REPOSITORY, target_is_directory=True)
@@ -99,7 +103,7 @@ class ComfyServer:
 
     # Life
 
-    def start(self, timeout: float = 180.0) -> None:
+    def start(self, timeout: float = 600.0) -> None:
         """Start the server and wait until it answers."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -162,7 +166,7 @@ class ComfyServer:
         """Queue an API-format prompt and return its id; raises urllib's HTTPError when validation refuses it."""
         return self.post("/prompt", {"prompt": prompt, "client_id": self.client_id})["prompt_id"]
 
-    def wait(self, prompt_id: str, timeout: float = 300.0) -> PromptResult:
+    def wait(self, prompt_id: str, timeout: float = 600.0) -> PromptResult:
         """Wait for a queued prompt and return what became of it."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -174,7 +178,7 @@ class ComfyServer:
             time.sleep(0.1)
         raise TimeoutError(f"The prompt did not end within {timeout} s:\n{self.log[-4000:]}")
 
-    def run(self, prompt: dict[str, Any], timeout: float = 300.0) -> PromptResult:
+    def run(self, prompt: dict[str, Any], timeout: float = 600.0) -> PromptResult:
         """Queue a prompt and wait for it; a prompt that validation refuses is a result too."""
         try:
             return self.wait(self.queue(prompt), timeout)
