@@ -109,7 +109,8 @@ def plan_sampler(
             "Layout guidance: the dry run of sampler %s failed (%s); only its first step is guided.", name, error
         )
         return SamplerPlan({0: (0, float(sigmas[0]))}, True)
-    steps = plain.first_evaluations
+    # The first evaluation begins the first step, whatever the callback shows (DPM adaptive shows only later states).
+    steps = {0: 0, **plain.first_evaluations}
     # Some samplers (DEIS, iPNDM-v, UniPC) hand another tensor to the callback, but evaluate once per step.
     if len(steps) < len(sigmas) - 1 == len(plain.sigmas):
         steps = {index: index for index in range(len(plain.sigmas))}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -31,7 +33,7 @@ def test_boxes_are_half_open() -> None:
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (8, 12), (7, 5), (1, 1), (64, 64)])
 def test_boxes_that_tile_the_picture_give_masks_that_tile_the_map(height: int, width: int) -> None:
     cuts = [0.0, 0.21, 0.5, 0.83, 1.0]
-    tiles = [(x0, y0, x1, y1) for x0, x1 in zip(cuts, cuts[1:], strict=False) for y0, y1 in ((0.0, 0.4), (0.4, 1.0))]
+    tiles = [(x0, y0, x1, y1) for x0, x1 in pairwise(cuts) for y0, y1 in ((0.0, 0.4), (0.4, 1.0))]
     covered = box_masks(tiles, height, width).sum(0)
     if height > 1 and width > 3:
         assert torch.equal(covered, torch.ones(height, width))
