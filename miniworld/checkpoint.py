@@ -60,7 +60,8 @@ def save_small(weights: dict[str, Tensor], path: Path, metadata: dict[str, str] 
 
 def load_small(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with safe_open(path, "pt") as file:
-        return dequantise({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (no dict), file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
+        return dequantise(tensors), file.metadata() or {}
 
 
 def assemble(destination: Path) -> Path:

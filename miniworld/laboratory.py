@@ -23,9 +23,8 @@ from .scenes import SIDE
 
 def start_host(base: Path) -> None:
     """Set up the host in this process, on the CPU, with models and outputs below ``base``."""
-    for folder in (host_path(), REPOSITORY):
-        if str(folder) not in sys.path:
-            sys.path.append(str(folder))
+    # The host comes first: its module nodes.py has the same name as our package nodes/.
+    sys.path[:0] = [str(host_path()), str(REPOSITORY)]
     import comfy.cli_args
 
     comfy.cli_args.args.cpu = True

@@ -18,7 +18,7 @@ from .unet import UNet
 
 log = logging.getLogger("compinv.miniworld")
 BATCH = 64
-SCHEDULE = Schedule(steps=1200, decay_from=500, warmup=100)
+SCHEDULE = Schedule(steps=1100, decay_from=450, warmup=100)
 LEARNING_RATE = 1e-3
 CAPTION_DROP = 0.1
 

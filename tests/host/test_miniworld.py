@@ -1,0 +1,80 @@
+"""The miniature world as the host sees it: the same numbers as in its own training code."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from support import host
+
+PROMPT = "a photo of a red cat and a boat on grass"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    host.start()
+    import comfy.sd
+
+    from miniworld.checkpoint import assemble
+
+    path = assemble(tmp_path_factory.mktemp("miniworld") / "miniworld.safetensors")
+    model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path))
+    return model, clip, vae
+
+
+def test_host_takes_it_for_stable_diffusion_1(world):
+    model, _, vae = world
+    assert type(model.model.model_config).__name__ == "SD15"
+    assert type(vae.first_stage_model).__name__ == "TAESD"
+    assert model.model.model_type.name == "EPS"
+
+
+def test_text_encoder_agrees_with_the_hosts_clip(world):
+    from miniworld.text_encoder import encode_ids, token_ids
+
+    _, clip, _ = world
+    theirs = clip.encode_from_tokens_scheduled(clip.tokenize(PROMPT))[0][0].float()
+    ours = encode_ids(torch.tensor([token_ids(PROMPT)]))
+    assert theirs.shape == ours.shape == (1, 77, 768)
+    assert (theirs - ours).abs().max() < 0.02 * ours.abs().max()
+
+
+def test_unet_agrees_with_the_hosts(world):
+    from miniworld.checkpoint import WEIGHTS, load_small
+    from miniworld.text_encoder import encode_ids, token_ids
+    from miniworld.unet import UNet
+
+    ours = UNet()
+    ours.load_state_dict(load_small(WEIGHTS / "unet.safetensors")[0])
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 4, 16, 16, generator=generator)
+    t = torch.tensor([20.0, 700.0])
+    context = encode_ids(torch.tensor([token_ids(PROMPT), token_ids("")]))
+    theirs = world[0].model.diffusion_model
+    with torch.no_grad():
+        expected = ours(x, t, context)
+        got = theirs(x.to(theirs.dtype), t, context=context.to(theirs.dtype)).float()
+    assert (expected - got).norm() < 0.01 * expected.norm()
+
+
+def test_autoencoder_agrees_with_the_hosts(world):
+    import numpy as np
+
+    from miniworld.autoencoder import Autoencoder
+    from miniworld.checkpoint import WEIGHTS, load_small
+    from miniworld.diffusion import LatentScale
+    from miniworld.scenes import render_scene
+
+    ours = Autoencoder()
+    ours.load_state_dict(load_small(WEIGHTS / "autoencoder.safetensors")[0])
+    metadata = load_small(WEIGHTS / "unet.safetensors")[1]
+    scale = LatentScale(float(metadata["latent_shift"]), float(metadata["latent_scale"]))
+    picture = torch.from_numpy(render_scene(np.random.default_rng(0)).image.copy())[None].float() / 255
+    model, _, vae = world
+    with torch.no_grad():
+        expected = scale(ours.encode(picture.movedim(-1, 1)))
+        got = model.model.process_latent_in(vae.encode(picture))
+        shown = vae.decode(vae.encode(picture)).movedim(-1, 1)
+        restored = ours.decode(ours.encode(picture.movedim(-1, 1))).clamp(0, 1)
+    assert torch.allclose(got, expected, atol=0.02)
+    assert (shown - restored).abs().mean() < 0.005
