@@ -15,6 +15,7 @@ host.start()
 import comfy.samplers  # noqa: E402
 
 STEPS = 6
+OWN_LEVELS = ("dpm_adaptive", "dpm_fast")
 COPIES_ITS_STATE = {"uni_pc", "uni_pc_bh2"}
 
 
@@ -54,12 +55,8 @@ def schedule(running: dict) -> torch.Tensor:
     return comfy.samplers.calculate_sigmas(running["inner_model"].model_sampling, "normal", STEPS)
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in comfy.samplers.SAMPLER_NAMES if name not in {"dpm_adaptive", "dpm_fast"}]
-)
+@pytest.mark.parametrize("name", [name for name in comfy.samplers.SAMPLER_NAMES if name not in OWN_LEVELS])
 def test_every_step_begins_once_at_its_noise_level(name: str, running: dict) -> None:
-    if name == "ar_video":
-        pytest.skip("for video models only: it refuses images")
     sigmas = schedule(running)
     plan = plan_of(name, running, sigmas)
     assert sorted(step for step, _ in plan.steps.values()) == list(range(STEPS))
@@ -70,7 +67,7 @@ def test_every_step_begins_once_at_its_noise_level(name: str, running: dict) -> 
     assert plan.edits_reach_state == (name not in COPIES_ITS_STATE)
 
 
-@pytest.mark.parametrize("name", ["dpm_adaptive", "dpm_fast"])
+@pytest.mark.parametrize("name", OWN_LEVELS)
 def test_samplers_with_levels_of_their_own_are_guided_at_least_at_first(name: str, running: dict) -> None:
     plan = plan_of(name, running, schedule(running))
     assert plan.step_at(0, float(schedule(running)[0])) == 0
