@@ -130,8 +130,9 @@ class TextualInversion:
 
     def _codes_to_device(self) -> None:
         if self.recoder is not None:
-            self._dictionary = self.recoder.anchors.vectors.to(self._learned)
-            self._codes = self.recoder.codes.to(self._learned)
+            # Copies, since both may have been made under inference mode, whose tensors autograd does not take.
+            self._dictionary = self.recoder.anchors.vectors.to(self._learned, copy=True)
+            self._codes = self.recoder.codes.to(self._learned, copy=True)
 
 
 def reconstruction_loss(
