@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support import checkpoints, locations
+from support import checkpoints, locations, pictures
 from support.server import ComfyServer
 
 # The host comes first: its module nodes.py has the same name as our package nodes/.
@@ -26,6 +26,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     for name in ("tiny.safetensors", "v1-5-pruned-emaonly-fp16.safetensors"):
         comfy.add_checkpoint(checkpoints.build("tiny"), name)
     comfy.add_checkpoint(checkpoints.build("sdxl"), "sdxl.safetensors")
+    pictures.fill_input_folder(comfy.base / "input")
     comfy.start()
     yield comfy
     comfy.stop()

@@ -28,6 +28,7 @@ def to_prompt(graph: dict[str, Any], object_info: dict[str, Any]) -> Prompt:
 
 def _inputs(node: dict[str, Any], info: dict[str, Any], sources: dict[int, list]) -> dict[str, Any]:
     known = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+    options = {name: spec[1] if len(spec) > 1 else {} for name, spec in known.items()}
     values = iter(node.get("widgets_values") or [])
     inputs: dict[str, Any] = {}
     for slot in node["inputs"]:
@@ -37,7 +38,7 @@ def _inputs(node: dict[str, Any], info: dict[str, Any], sources: dict[int, list]
             if name in known:
                 # A bare list would be read as a link.
                 inputs[name] = {"__value__": value} if isinstance(value, list) else value
-                if known[name][-1].get("control_after_generate"):
+                if options[name].get("control_after_generate"):
                     next(values)
         if slot.get("link") is not None:
             inputs[name] = sources[slot["link"]]
