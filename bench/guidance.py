@@ -4,18 +4,22 @@
     python bench/guidance.py --kind small --size 128 --steps 10
 
 Prints one conditional forward of the UNet against one guidance iteration (forward and backward) of the truncated and of
-the full pass, with the memory each needs beyond the model; then unguided against guided sampling. Times are medians.
+the full pass, with the memory each needs beyond the model; then unguided against guided sampling. Seconds are medians:
+of processor time on the CPU (with --threads 1, what an idle machine's clock would show), of wall time on a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import gc
+import resource
 import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,7 +61,8 @@ def compare_passes(model, clip, options: argparse.Namespace) -> None:
     from compinv_core.host.attention_objective import AttentionObjective
 
     noise = torch.randn(1, 4, options.size // 8, options.size // 8, generator=torch.Generator().manual_seed(0))
-    rows: dict[str, list[tuple[float, float]]] = {}
+    rows: dict[str, list[float]] = {}
+    peaks: dict[str, float] = {}
 
     def measure(denoiser, x, sigmas, extra_args, callback, disable):
         sigma = sigmas[:1]
@@ -85,9 +90,10 @@ def compare_passes(model, clip, options: argparse.Namespace) -> None:
         }
         for repeat in range(options.repeats + 1):
             for name, function in passes.items():
-                timing = timed(function)
+                seconds = timed(function)
                 if repeat:  # the first round warms up
-                    rows.setdefault(name, []).append(timing)
+                    rows.setdefault(name, []).append(seconds)
+        peaks.update({name: peak_mebibytes(function) for name, function in passes.items()})
         return x
 
     _, positive = guided_model(model, clip)
@@ -103,7 +109,7 @@ def compare_passes(model, clip, options: argparse.Namespace) -> None:
             torch.zeros_like(noise),
             disable_pbar=True,
         )
-    print_table(rows, "conditional forward")
+    print_table(rows, peaks, "conditional forward")
 
 
 def compare_samplings(model, clip, options: argparse.Namespace) -> None:
@@ -142,13 +148,14 @@ def compare_samplings(model, clip, options: argparse.Namespace) -> None:
         return run
 
     sides = {"unguided sampling": sampling(0.0), "guided sampling": sampling(30.0)}
-    rows: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    rows: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(max(1, options.repeats // 2)):
         for name, function in sides.items():
             rows[name].append(timed(function))
-    print_table(rows, "unguided sampling")
-    guided_steps, updates = max(1, options.steps // 5), sum(iterations) // len(rows["guided sampling"])
-    print(f"{options.steps} steps with CFG; {guided_steps} of them guided, {updates} iterations in all")
+    updates = sum(iterations) // len(rows["guided sampling"])
+    peaks = {name: peak_mebibytes(function) for name, function in sides.items()}
+    print_table(rows, peaks, "unguided sampling")
+    print(f"{options.steps} steps with CFG; {max(1, options.steps // 5)} of them guided, {updates} iterations in all")
 
 
 def guided_model(model, clip, on_step=None, **settings):
@@ -164,66 +171,81 @@ def guided_model(model, clip, on_step=None, **settings):
         return apply_layout_guidance(model, clip, PROMPT, layout, GuidanceConfig(**settings), on_step)
 
 
-def timed(function: Callable[[], None]) -> tuple[float, float]:
-    """Seconds, and the highest memory in MiB above the start."""
-    gc.collect()
-    with PeakMemory() as memory:
-        start = time.perf_counter()
+def timed(function: Callable[[], None]) -> float:
+    """Seconds: of the processor on the CPU, which a busy machine does not lengthen; of the clock on a GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        start = time.process_time()
         function()
-        seconds = time.perf_counter() - start
-    return seconds, memory.mebibytes
+        return time.process_time() - start
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    function()
+    torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
-class PeakMemory:
+def peak_mebibytes(function: Callable[[], None]) -> float:
     """Highest memory above the start: the allocator's count on a GPU, the process's resident pages on the CPU."""
+    import torch
 
-    def __init__(self) -> None:
-        self.mebibytes = 0.0
-        self._done = threading.Event()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        start = torch.cuda.memory_allocated()
+        function()
+        return (torch.cuda.max_memory_allocated() - start) / 2**20
+    with resident_memory_follows_use():
+        return watch_resident(function)
 
-    def __enter__(self) -> PeakMemory:
-        import torch
 
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-            self._start = torch.cuda.memory_allocated()
-        else:
-            self._start = self._peak = resident_bytes()
-            self._thread = threading.Thread(target=self._watch, daemon=True)
-            self._thread.start()
-        return self
+@contextlib.contextmanager
+def resident_memory_follows_use() -> Iterator[None]:
+    """Let glibc hand every freed tensor back to the system, which is slow: then resident pages show what is in use."""
+    libc = ctypes.CDLL(None)
+    mmap_threshold, usual = -3, 32 * 2**20
+    libc.mallopt(mmap_threshold, 64 * 2**10)
+    libc.malloc_trim(0)
+    try:
+        yield
+    finally:
+        libc.mallopt(mmap_threshold, usual)
 
-    def __exit__(self, *error: object) -> None:
-        import torch
 
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-            self._peak = torch.cuda.max_memory_allocated()
-        else:
-            self._done.set()
-            self._thread.join()
-        self.mebibytes = (self._peak - self._start) / 2**20
+def watch_resident(function: Callable[[], None]) -> float:
+    """Run, and return the highest resident memory above the start, in MiB, looking every two milliseconds."""
+    done = threading.Event()
+    start = resident_bytes()
+    seen = [start]
 
-    def _watch(self) -> None:
-        while not self._done.wait(0.005):
-            self._peak = max(self._peak, resident_bytes())
+    def watch() -> None:
+        while not done.wait(0.002):
+            seen.append(resident_bytes())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        function()
+    finally:
+        done.set()
+        watcher.join()
+    return (max(seen) - start) / 2**20
 
 
 def resident_bytes() -> int:
     """Resident memory of this process, from Linux's /proc."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
+    return pages * resource.getpagesize()
 
 
-def print_table(rows: dict[str, list[tuple[float, float]]], reference: str) -> None:
+def print_table(rows: dict[str, list[float]], peaks: dict[str, float], reference: str) -> None:
     """Median time, ratio of medians, and highest memory of each row."""
-    base = statistics.median(seconds for seconds, _ in rows[reference])
+    base = statistics.median(rows[reference])
     print(f"\n{'':32}{'seconds':>10}{'ratio':>8}{'peak MiB':>10}")
-    for name, timings in rows.items():
-        seconds = statistics.median(seconds for seconds, _ in timings)
-        peak = max(memory for _, memory in timings)
-        print(f"{name:32}{seconds:10.3f}{seconds / base:8.2f}{peak:10.0f}")
+    for name, seconds in rows.items():
+        median = statistics.median(seconds)
+        print(f"{name:32}{median:10.3f}{median / base:8.2f}{peaks[name]:10.0f}")
 
 
 if __name__ == "__main__":

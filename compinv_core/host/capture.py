@@ -67,10 +67,10 @@ class AttentionCapture:
         tuple of Tensor
             The first three arguments, unchanged.
         """
-        block = tuple(extra_options.get("block") or ())
-        if block in self._transformers:
+        block = extra_options.get("block")
+        transformers = self._transformers.get(block) if block is not None else None
+        if transformers is not None:
             index = extra_options.get("block_index", 0)
-            transformers = self._transformers[block]
             attention = transformers[index].attn2
             weights = attention_weights(attention.to_q(n), attention.to_k(context), attention.heads)
             self.recorded.append(BlockAttention(weights, *_resolution(n.shape[1], extra_options)))
@@ -120,7 +120,7 @@ def _first_up(unet: UNetModel) -> list[BlockId]:
     for index, layers in enumerate(unet.output_blocks):
         if _transformer_blocks(unet, ("output", index)):
             found.append(("output", index))
-        if found and any(isinstance(layer, Upsample) for layer in layers):
+        if found and any(isinstance(layer, Upsample) for layer in layers.children()):
             break
     return found
 
@@ -128,11 +128,14 @@ def _first_up(unet: UNetModel) -> list[BlockId]:
 def _transformer_blocks(unet: UNetModel, block: BlockId) -> list[BasicTransformerBlock]:
     kind, index = block
     if kind == "middle":
-        layers = unet.middle_block or ()
+        layers = unet.middle_block
     else:
         layers = (unet.input_blocks if kind == "input" else unet.output_blocks)[index]
-    spatial = [layer for layer in layers if isinstance(layer, SpatialTransformer)]
-    return [transformer for layer in spatial for transformer in layer.transformer_blocks]
+    if layers is None:
+        return []
+    spatial = [layer for layer in layers.children() if isinstance(layer, SpatialTransformer)]
+    transformers = [transformer for layer in spatial for transformer in layer.transformer_blocks]
+    return [transformer for transformer in transformers if isinstance(transformer, BasicTransformerBlock)]
 
 
 def _execution_order(block: BlockId) -> tuple[int, int]:
