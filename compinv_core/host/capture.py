@@ -146,7 +146,7 @@ def _resolution(cells: int, extra_options: dict[str, Any]) -> tuple[int, int]:
     shape = extra_options.get("activations_shape")
     if shape is not None and shape[-2] * shape[-1] == cells:
         return shape[-2], shape[-1]
-    # Hosts before 0.20 do not say, and some packs reshape the tokens: halve the latent size until it fits.
+    # Older hosts do not say, and some packs merge tokens: halve the latent's size until it fits.
     height, width = extra_options["original_shape"][-2:]
     while height * width > cells:
         height, width = (height + 1) // 2, (width + 1) // 2
