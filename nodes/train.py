@@ -54,7 +54,8 @@ class TrainConcept(io.ComfyNode):
     def execute(cls, model, clip, vae, images, anchors=None, mask=None, **widgets) -> io.NodeOutput:
         # As a list node it gets all photos of a list at once, instead of being run for each; the rest has one value.
         settings = {name: values[0] for name, values in widgets.items() if name in _SETTINGS}
-        config = InversionConfig(**settings)
+        sentences = (line.strip() for line in widgets.get("custom_templates", [""])[0].splitlines())
+        config = InversionConfig(**settings, templates=tuple(line for line in sentences if line))
         result = train_concept(
             model[0],
             clip[0],
@@ -267,9 +268,19 @@ def _run_inputs() -> list:
             "preset",
             options=list(PRESETS),
             default=PRESETS[0],
+            optional=True,
             advanced=True,
             tooltip="official_2024 repeats the authors' released code for comparison: the superclass is the only "
             "anchor for good, the mask has no effect, only the first of several vectors is trained.",
+        ),
+        io.String.Input(
+            "custom_templates",
+            default="",
+            multiline=True,
+            optional=True,
+            advanced=True,
+            tooltip="Sentences of your own instead of the template's, one per line, each with {} in the place of the "
+            "learned word. Empty takes the template.",
         ),
     ]
 
