@@ -13,7 +13,6 @@ import torch
 from ..anchors import Anchors
 from ..errors import UserError
 from ..prompts import split_template
-from .inference import InferenceTensorGuard
 from .models import sd1_text_parts
 
 if TYPE_CHECKING:
@@ -57,12 +56,11 @@ def check_known_word(clip: CLIP, word: str, input_name: str) -> None:
     UserError
     """
     _, tokenizer = sd1_text_parts(clip)
-    for part in word.split():
+    for part in re.split(r"[\s'-]+", word):
         pieces = [tokenizer.inv_vocab[i].replace(_WORD_END, "") for i in word_token_ids(clip, part)]
-        letters = re.fullmatch(r"[^\W\d_]+(['-][^\W\d_]+)*", part)
         scraps = len(pieces) > _MOST_PIECES or sum(map(len, pieces)) < _LEAST_MEAN_PIECE * len(pieces)
         # A short word such as "tv" is one piece of its own.
-        if not letters or not part.isascii() or (scraps and len(pieces) > 1):
+        if not re.fullmatch("[A-Za-z]+", part) or (scraps and len(pieces) > 1):
             raise UserError(
                 f"{input_name}: {part!r} is not a word that the text encoder knows "
                 f"(it reads {' + '.join(map(repr, pieces))}); type a common English noun, such as cat."
@@ -206,10 +204,24 @@ class TemplateEncoder:
 
 
 @contextmanager
-def text_encoder_gradients() -> Iterator[None]:
-    """Let a gradient pass through the host's text encoder, which adds in place to what autograd has saved.
+def text_encoder_gradients(clip: CLIP) -> Iterator[None]:
+    """Let a gradient pass through the host's text encoder while the block runs.
 
-    Nothing is patched: a torch function mode turns those additions into out-of-place ones while the block runs.
+    Its layers add in place to the tensor that their layer norms have saved for backward. Hooks give the norms a copy of
+    their input instead; values do not change, and the hooks are taken off in the end.
+
+    Parameters
+    ----------
+    clip : CLIP
     """
-    with InferenceTensorGuard(out_of_place_add=True):
+    text_model, _ = sd1_text_parts(clip)
+    hooks = [
+        norm.register_forward_pre_hook(lambda module, inputs: (inputs[0].clone(), *inputs[1:]))
+        for layer in text_model.transformer.text_model.encoder.layers
+        for norm in (layer.layer_norm1, layer.layer_norm2)
+    ]
+    try:
         yield
+    finally:
+        for hook in hooks:
+            hook.remove()

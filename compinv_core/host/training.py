@@ -143,12 +143,11 @@ def _run(
         position = dictionary.token_ids.index(word_token_ids(clip, config.superclass))
         recoder = AnchorRecoder(dictionary, position, config.num_vectors, config.recoder_settings(), NearestToken(clip))
         _log_equivalent_weights(config)
-    with training_session(model, clip, shape) as (session, session_clip):
+    with training_session(model, clip, shape) as (session, session_clip), text_encoder_gradients(session_clip):
         encoder = TemplateEncoder(session_clip, (*config.sentences, config.preview_prompt), config.num_vectors)
 
         def encode(index: int, vectors: torch.Tensor) -> torch.Tensor:
-            with text_encoder_gradients():
-                return encoder(index, vectors).to(session.device)
+            return encoder(index, vectors).to(session.device)
 
         on_device = None if weights is None else weights.to(session.device)
         data = InversionData(latents.to(session.device), on_device, session.num_timesteps)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import comfy.model_management
 import torch
@@ -16,6 +17,7 @@ from ..errors import UserError
 from ..inversion_config import InversionConfig
 from ..photos import centre_crop, latent_weights, stack_masks
 from ..run_state import RunStore, digest
+from .training_session import predicts_velocity
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -142,23 +144,31 @@ def run_store(
     if run_dir is None:
         return None
     (model, clip, vae), (photos, masks, dictionary) = host_objects, inputs
-    comfy.model_management.load_models_gpu([model, clip.patcher])
+    comfy.model_management.load_models_gpu([model, clip.patcher], force_full_load=True)
+    sampling: Any = model.get_model_object("model_sampling")
     fingerprint = {
         **config.fingerprint(),
         "images": digest(photos),
         "mask": "none" if masks is None else digest(masks),
         "anchors": "none" if dictionary is None else digest(dictionary.vectors),
-        "model": _weights_digest(model.model.diffusion_model),
-        "clip": f"{_weights_digest(clip.cond_stage_model)} layer {clip.layer_idx}",
+        "model": f"{_weights_digest(model.model.diffusion_model)} {_patches_digest(model)}",
+        "noise schedule": f"{digest(sampling.sigmas)} {'v' if predicts_velocity(sampling) else 'eps'}",
+        "clip": f"{_weights_digest(clip.cond_stage_model)} {_patches_digest(clip.patcher)} layer {clip.layer_idx}",
         "vae": _weights_digest(cast(torch.nn.Module, vae.first_stage_model)),
     }
     return RunStore(run_dir, fingerprint, asdict(config))
 
 
 def _weights_digest(network: torch.nn.Module, samples: int = 16) -> str:
-    """Fingerprint a network by some values of every parameter; tells checkpoints, LoRAs and precisions apart."""
+    """Fingerprint a network by some values of every parameter; tells checkpoints and precisions apart."""
     picked = []
     for parameter in network.parameters():
         flat = parameter.detach().reshape(-1)
         picked.append(flat[:: max(1, len(flat) // samples)].float())
     return digest(torch.cat([values.cpu() for values in picked]))
+
+
+def _patches_digest(patcher: ModelPatcher) -> str:
+    """Fingerprint LoRAs by what they change and how strongly; a dynamic model does not hold them in its weights."""
+    changed = [(key, [(patch[0], patch[2]) for patch in patches]) for key, patches in sorted(patcher.patches.items())]
+    return hashlib.sha256(repr(changed).encode()).hexdigest()[:16] if changed else "unpatched"

@@ -1,0 +1,196 @@
+"""Our training step against a plain diffusers textual-inversion step, on the same weights.
+
+    .venv/bin/python bench/training_step.py                   # full-size random SD 1, 256 pixels, batch 1
+    .venv/bin/python bench/training_step.py --kind small --size 128 --batch 2 --steps 10
+
+The steps of the two sides alternate in one process, so that other work on the machine meets both alike; the table
+gives the median time of a step and the ratio. Peak resident memory during the steps is taken in one process per side,
+which holds that side alone. The losses of the two sides are compared as well: a faster step that computes something
+else would not count. Needs diffusers (a development dependency) and no trained weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "tests")]
+
+TEMPLATE = "a photo of {}"
+LEARNING_RATE = 0.005
+PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def main() -> None:
+    options = parse_options()
+    if options.side:
+        print(json.dumps(measure(options)))
+        return
+    runs = {side: child(side) for side in ("both", "ours", "diffusers")}
+    report(options, runs)
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kind", choices=("full", "small"), default="full", help="size of the random checkpoint")
+    parser.add_argument("--size", type=int, default=256, help="side of the photos in pixels")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=4, help="timed steps of each side, after one to warm up")
+    parser.add_argument("--threads", type=int, default=0, help="0 leaves torch's choice")
+    parser.add_argument("--side", choices=("both", "ours", "diffusers"), default="", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def child(side: str) -> dict[str, Any]:
+    """Measure in a process of its own."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--side", side]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Run the steps of one side, or of both in turn; return times in seconds, losses and peak memory in MB."""
+    from support import checkpoints, host
+
+    base = host.start()
+    import torch
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    checkpoint = checkpoints.build(options.kind, torch.float16)
+    times: dict[str, list[float]] = {"ours": [], "diffusers": []}
+    losses: dict[str, list[float]] = {"ours": [], "diffusers": []}
+    photo = torch.rand(1, options.size, options.size, 3, generator=torch.Generator().manual_seed(0))
+    plain = PlainSide(options, checkpoint) if options.side != "ours" else None
+    peak = 0.0
+    if options.side == "diffusers":
+        assert plain is not None
+        plain.draw((4, options.size // 8, options.size // 8))
+        with resident_memory() as memory:
+            for _ in range(options.steps + 1):
+                plain.step(times, losses)
+        peak = memory[0]
+    else:
+        peak = ours(options, checkpoint, base, photo, plain, times, losses)
+    return {"times": times, "losses": losses, "peak": peak}
+
+
+class PlainSide:
+    """The diffusers loop with the random numbers of our loop."""
+
+    def __init__(self, options: argparse.Namespace, checkpoint: Path) -> None:
+        import torch
+
+        from support.diffusers_inversion import DiffusersInversion
+
+        self.batch = options.batch
+        self.loop = DiffusersInversion(options.kind, checkpoint, [TEMPLATE], "cat", LEARNING_RATE)
+        self.generator = torch.Generator().manual_seed(0)
+        self.latents = torch.zeros(1, 4, options.size // 8, options.size // 8)
+
+    def draw(self, shape: tuple[int, ...]) -> None:
+        """Stand in for encoded photos, where only time and memory matter."""
+        import torch
+
+        self.latents = torch.randn((1, *shape), generator=torch.Generator().manual_seed(1))
+
+    def step(self, times: dict[str, list[float]], losses: dict[str, list[float]]) -> None:
+        import torch
+
+        torch.randint(1, (1,), generator=self.generator)
+        chosen = torch.randint(len(self.latents), (self.batch,), generator=self.generator)
+        timesteps = torch.randint(1000, (self.batch,), generator=self.generator)
+        noise = torch.randn((self.batch, *self.latents.shape[1:]), generator=self.generator)
+        start = time.perf_counter()
+        losses["diffusers"].append(self.loop.step(self.latents[chosen], noise, timesteps, 0))
+        times["diffusers"].append(time.perf_counter() - start)
+
+
+def ours(
+    options: argparse.Namespace,
+    checkpoint: Path,
+    base: Path,
+    photo: Any,
+    plain: PlainSide | None,
+    times: dict[str, list[float]],
+    losses: dict[str, list[float]],
+) -> float:
+    """Train through the product's own entry, with a step of the other side after each of ours."""
+    import comfy.sd
+
+    from compinv_core.host.training import train_concept
+    from compinv_core.host.training_inputs import encode_photos
+    from compinv_core.inversion_config import InversionConfig
+
+    model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(
+        str(checkpoint), embedding_directory=[str(base / "models" / "embeddings")]
+    )
+    if plain is not None:
+        plain.latents, _ = encode_photos(model, vae, photo, None)
+    config = InversionConfig(
+        "bench", "cat", steps=options.steps + 1, batch_size=options.batch, learning_rate=LEARNING_RATE,
+        templates=(TEMPLATE,), seed=0,
+    )  # fmt: skip
+    last = [0.0]
+
+    def on_step(step: int, parts: Any) -> None:
+        losses["ours"].append(float(parts["loss"]))
+        times["ours"].append(time.perf_counter() - last[0])
+        if plain is not None:
+            plain.step(times, losses)
+        last[0] = time.perf_counter()
+
+    with resident_memory() as memory:
+        last[0] = time.perf_counter()
+        train_concept(model, clip, vae, photo, config, on_step=on_step)
+    return memory[0]
+
+
+@contextmanager
+def resident_memory() -> Iterator[list[float]]:
+    """Watch the process's resident memory; yields a list whose element becomes the peak in MB."""
+    peak, done = [0.0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            peak[0] = max(peak[0], int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_MB)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()
+
+
+def report(options: argparse.Namespace, runs: dict[str, dict[str, Any]]) -> None:
+    both = runs["both"]
+    # The first step of each side warms up and, on our side, includes loading the model.
+    seconds = {side: statistics.median(values[1:]) for side, values in both["times"].items()}
+    difference = max(abs(a - b) for a, b in zip(both["losses"]["ours"], both["losses"]["diffusers"], strict=True))
+    print(
+        f"Textual-inversion step, random SD 1 ({options.kind}), {options.size}x{options.size}, batch {options.batch}, "
+        f"float32, median of {options.steps} alternating steps"
+    )
+    print(f"{'':12}{'s/step':>10}{'peak MB':>12}")
+    for side in ("diffusers", "ours"):
+        print(f"{side:12}{seconds[side]:10.2f}{runs[side]['peak']:12.0f}")
+    memory = runs["ours"]["peak"] / runs["diffusers"]["peak"]
+    print(f"{'ratio':12}{seconds['ours'] / seconds['diffusers']:10.3f}{memory:12.3f}")
+    print(f"largest difference of the losses of the two sides: {difference:.1e}")
+
+
+if __name__ == "__main__":
+    main()
