@@ -38,8 +38,8 @@ logger = logging.getLogger("compinv")
 NODE_NAME = "Apply Layout Guidance"
 _KEY = "compinv_layout_guidance"
 _WRAPPERS = comfy.patcher_extension.WrappersMP
-# Measured on a full-size model at 256² in float32: one guidance iteration holds 310 MiB beyond the weights, where the host
-# reckons with 82 MiB for a conditional and unconditional pass (and has a reserve for what that leaves out).
+# Measured on a full-size model at 256² in float32: a guidance iteration holds 310 MiB beyond the weights, where the host
+# reckons with 82 MiB for a conditional and unconditional pass (and keeps a reserve for what that leaves out).
 _MEMORY_FACTOR = 4
 
 
