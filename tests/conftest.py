@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 import pytest
 
 from support import checkpoints, locations, pictures
 from support.server import ComfyServer
-
-# The host comes first: its module nodes.py has the same name as our package nodes/.
-for _folder in (locations.HOST, locations.REPOSITORY):
-    sys.path.append(str(_folder))
 
 
 @pytest.fixture(scope="session")
