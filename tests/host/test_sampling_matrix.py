@@ -72,7 +72,18 @@ def prompt_for(case: Case, name: str) -> Prompt:
         "negative": ["negative", 0],
         "latent_image": ["latent", 0],
     }
-    guidance = {"model": ["checkpoint", 0], "clip": ["checkpoint", 1], "text": case.text, "layout": ["layout", 0]}
+    guidance = {
+        "model": ["checkpoint", 0],
+        "clip": ["checkpoint", 1],
+        "text": case.text,
+        "layout": ["layout", 0],
+        "strength": 30.0,
+        "threshold": 0.2,
+        "max_iterations": 2,
+        "guided_steps": 3,
+        "loss": "squared",
+        "blocks": "middle and first up",
+    }
     prompt: Prompt = {
         "checkpoint": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "tiny.safetensors"}},
         "negative": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["checkpoint", 1], "text": "blurry"}},

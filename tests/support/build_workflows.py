@@ -130,7 +130,8 @@ COMPOSE_NOTE = f"""## Put a learned concept beside something else
 
 1. Choose the same **Stable Diffusion 1.5** checkpoint as in *01-train-concept* (for the miniature world of `make \
 demo`: `miniworld.safetensors`, and 128 × 128 on the canvas).
-2. Draw one box for each thing on the canvas. Its size is the size of the picture ({SIDE} × {SIDE}).
+2. Draw one box for each thing on the canvas. Its size is the size of the picture ({SIDE} × {SIDE}). The canvas is \
+shown in the editor's *Nodes 2.0* mode: switch it on in the menu behind ComfyUI's logo.
 3. *Layout from Boxes*: one phrase per line, in the order of the boxes. *Apply Layout Guidance*: the whole prompt. \
 Each phrase must stand in the prompt exactly as written.
 
