@@ -108,8 +108,7 @@ class AttentionObjective:
         Tensor (B,)
             Mean over the conditionings with a layout that are in use at this noise level; zeros where there is none.
         """
-        adds_in_place = any("control" in condition for condition in self._conditions)
-        with InferenceTensorGuard(out_of_place_add=adds_in_place):
+        with InferenceTensorGuard():
             sigma = sigma.detach().clone()
             latents = self._blend_inpainted(latents, sigma)
             losses = [self._condition_loss(condition, latents, sigma) for condition in self._conditions]
@@ -173,9 +172,30 @@ class _ConstantControl:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._control, name)
 
-    def get_control(self, x_noisy: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    def get_control(self, x_noisy: torch.Tensor, *args: Any, **kwargs: Any) -> dict[str, list] | None:
         with torch.no_grad():
-            return self._control.get_control(x_noisy.detach(), *args, **kwargs)
+            control = self._control.get_control(x_noisy.detach(), *args, **kwargs)
+        if control is None:
+            return None
+        return {place: [_as_residual(value) for value in values] for place, values in control.items()}
+
+
+class _Residual(torch.Tensor):
+    """Makes ``features += residual`` an addition out of place.
+
+    The host adds a ControlNet's residuals in place to features that autograd has saved, which backward refuses.
+    """
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if func is torch.Tensor.add_:
+            func = torch.add
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))
+
+
+def _as_residual(value: Any) -> Any:
+    return value.as_subclass(_Residual) if isinstance(value, torch.Tensor) else value
 
 
 def _visible_regions(condition: Mapping[str, Any], latents: torch.Tensor) -> list[Region]:

@@ -85,22 +85,14 @@ class InferenceTensorGuard(TorchFunctionMode):
     by its `rewrap`; nothing in the model is mutated. The guard is not active in the recomputation of checkpointed
     blocks; see `normalise_parameters`.
 
-    Parameters
-    ----------
-    out_of_place_add : bool, optional
-        Compute ``a += b`` as ``a = a + b`` where a gradient is needed. The host's text encoder layers and its
-        ControlNet hook add in place to tensors that autograd has saved, which backward refuses. Only for code that uses
-        the *result* of the addition: a bare ``a.add_(b)`` would be lost.
-
     Examples
     --------
     >>> with torch.inference_mode(False), torch.enable_grad(), InferenceTensorGuard():
     ...     loss = model(x.clone().requires_grad_(True)).sum()
     """
 
-    def __init__(self, out_of_place_add: bool = False) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.out_of_place_add = out_of_place_add
         # The inference tensor is kept beside its replacement, so that its id cannot be taken by another tensor.
         self._normal: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -113,8 +105,6 @@ class InferenceTensorGuard(TorchFunctionMode):
         args = tuple([self._replace(value) for value in args])
         if kwargs:
             kwargs = {name: self._replace(value) for name, value in kwargs.items()}
-        if self.out_of_place_add and func is torch.Tensor.add_ and torch.is_grad_enabled() and _needs_gradient(args):
-            return torch.add(*args, **kwargs)
         return func(*args, **kwargs)
 
     def _replace(self, value: Any) -> Any:
@@ -149,7 +139,3 @@ def pytorch_attention_override(func: Callable, *args: Any, **kwargs: Any) -> tor
     Tensor (B, N, heads * dim)
     """
     return host_attention.attention_pytorch(*args, **kwargs)
-
-
-def _needs_gradient(values: tuple) -> bool:
-    return any(isinstance(value, torch.Tensor) and value.requires_grad for value in values)

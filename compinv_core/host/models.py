@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import comfy.supported_models
+import torch
 
 from ..errors import UserError
 
@@ -87,6 +88,37 @@ def sd1_text_parts(clip: CLIP) -> tuple[SDClipModel, SDTokenizer]:
     tuple of (SDClipModel, SDTokenizer)
     """
     return getattr(clip.cond_stage_model, _CLIP_L), getattr(clip.tokenizer, _CLIP_L)
+
+
+def resident(patcher: ModelPatcher) -> ModelPatcher:
+    """Return a patcher whose weights stay where they are while gradients are computed.
+
+    Weights that the host streams in and evicts again (dynamic memory, on GPUs) may be gone before backward needs them.
+
+    Parameters
+    ----------
+    patcher : ModelPatcher
+
+    Returns
+    -------
+    ModelPatcher
+        The very patcher, or a clone without dynamic memory.
+
+    Raises
+    ------
+    UserError
+        When the loader that made it cannot load it again without dynamic memory.
+    """
+    if not getattr(patcher, "is_dynamic", lambda: False)():
+        return patcher
+    try:
+        with torch.inference_mode(False):
+            return patcher.clone(disable_dynamic=True)
+    except RuntimeError as error:
+        raise UserError(
+            "The model comes from a loader that cannot load it without dynamic memory; use Load Checkpoint, or start "
+            "ComfyUI with --disable-dynamic-vram."
+        ) from error
 
 
 def _family(model: ModelPatcher) -> str:

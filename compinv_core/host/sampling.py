@@ -25,7 +25,7 @@ from ..guidance import GuidanceConfig, guide_latents
 from ..layout import Layout
 from .attention_objective import REGIONS_KEY, AttentionObjective, Region
 from .capture import select_blocks
-from .models import require_sd1
+from .models import require_sd1, resident
 from .prompt_spans import find_spans
 from .sampler_plan import SamplerPlan, plan_sampler
 
@@ -38,8 +38,8 @@ logger = logging.getLogger("compinv")
 NODE_NAME = "Apply Layout Guidance"
 _KEY = "compinv_layout_guidance"
 _WRAPPERS = comfy.patcher_extension.WrappersMP
-# Measured on a full-size model at 256² in float32: a guidance iteration holds 310 MiB beyond the weights, where the host
-# reckons with 82 MiB for a conditional and unconditional pass (and keeps a reserve for what that leaves out).
+# Measured on a full-size model at 256² (float32): a guidance iteration holds 310 MiB beyond the weights; the host
+# reckons with 82 MiB for a conditional and unconditional pass and keeps a reserve for what that leaves out.
 _MEMORY_FACTOR = 4
 
 
@@ -120,13 +120,7 @@ def apply_layout_guidance(
 
 
 def _guidable_clone(model: ModelPatcher) -> ModelPatcher:
-    # Weights that the host streams in and evicts again cannot be saved for a backward pass.
-    dynamic = getattr(model, "is_dynamic", lambda: False)()
-    if dynamic:
-        with torch.inference_mode(False):
-            clone = model.clone(disable_dynamic=True)
-    else:
-        clone = model.clone()
+    clone = resident(model).clone()
     # A model that was guided before is guided anew, not twice.
     for wrapper_type in (_WRAPPERS.OUTER_SAMPLE, _WRAPPERS.PREPARE_SAMPLING):
         clone.remove_wrappers_with_key(wrapper_type, _KEY)

@@ -16,6 +16,7 @@ import torch
 
 from ..errors import UserError
 from .inference import normalise_parameters, pytorch_attention_override
+from .models import resident
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -160,7 +161,7 @@ def training_session(
         The text encoder to use in the session; not always the object passed in.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        model, clip = _resident(model), _resident_clip(clip)
+        model, clip = resident(model), _resident_clip(clip)
         memory = model.model.memory_required(list(latent_shape)) * _ACTIVATION_FACTOR
         comfy.model_management.load_models_gpu([model, clip.patcher], memory_required=memory, force_full_load=True)
         normalise_parameters(model.model)
@@ -177,21 +178,8 @@ def training_session(
             comfy.model_management.in_training = before
 
 
-def _resident(patcher: ModelPatcher) -> ModelPatcher:
-    """Return a patcher whose weights stay where they are; those of a dynamic one may go before backward needs them."""
-    if not getattr(patcher, "is_dynamic", lambda: False)():
-        return patcher
-    try:
-        return patcher.clone(disable_dynamic=True)
-    except RuntimeError as error:
-        raise UserError(
-            "The model comes from a loader that cannot load it without dynamic memory; use Load Checkpoint, or start "
-            "ComfyUI with --disable-dynamic-vram."
-        ) from error
-
-
 def _resident_clip(clip: CLIP) -> CLIP:
-    patcher = _resident(clip.patcher)
+    patcher = resident(clip.patcher)
     if patcher is clip.patcher:
         return clip
     # The host's own clone(disable_dynamic=True) would keep the dynamic network beside the new patcher.
