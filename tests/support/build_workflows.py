@@ -132,7 +132,7 @@ COMPOSE_NOTE = f"""## Put a learned concept beside something else
 demo`: `miniworld.safetensors`, and 128 × 128 on the canvas).
 2. Draw one box for each thing on the canvas. Its size is the size of the picture ({SIDE} × {SIDE}). The canvas is \
 shown in the editor's *Nodes 2.0* mode: switch it on in the menu behind ComfyUI's logo.
-3. *Layout from Boxes*: one phrase per line, in the order of the boxes. *Apply Layout Guidance*: the whole prompt. \
+3. *Layout From Boxes*: one phrase per line, in the order of the boxes. *Apply Layout Guidance*: the whole prompt. \
 Each phrase must stand in the prompt exactly as written.
 
 `embedding:my-cat` is the word learned in *01-train-concept*. Any sampler will do. With `strength` 0 you get exactly \
