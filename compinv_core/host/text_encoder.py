@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
 import torch
@@ -214,10 +214,10 @@ def text_encoder_gradients(clip: CLIP) -> Iterator[None]:
     ----------
     clip : CLIP
     """
-    text_model, _ = sd1_text_parts(clip)
+    layers: Any = sd1_text_parts(clip)[0].transformer.text_model.encoder.layers
     hooks = [
         norm.register_forward_pre_hook(lambda module, inputs: (inputs[0].clone(), *inputs[1:]))
-        for layer in text_model.transformer.text_model.encoder.layers
+        for layer in layers
         for norm in (layer.layer_norm1, layer.layer_norm2)
     ]
     try:

@@ -17,6 +17,7 @@ from ..errors import UserError
 from ..inversion_config import InversionConfig
 from ..photos import centre_crop, latent_weights, stack_masks
 from ..run_state import RunStore, digest
+from .models import sd1_text_parts
 from .training_session import predicts_velocity
 
 if TYPE_CHECKING:
@@ -146,6 +147,9 @@ def run_store(
     (model, clip, vae), (photos, masks, dictionary) = host_objects, inputs
     comfy.model_management.load_models_gpu([model, clip.patcher], force_full_load=True)
     sampling: Any = model.get_model_object("model_sampling")
+    # Not the whole text encoder: checkpoints of Stable Diffusion 1 have no text projection, which is then memory
+    # that was never written.
+    text_model: Any = sd1_text_parts(clip)[0].transformer.text_model
     fingerprint = {
         **config.fingerprint(),
         "images": digest(photos),
@@ -153,7 +157,7 @@ def run_store(
         "anchors": "none" if dictionary is None else digest(dictionary.vectors),
         "model": f"{_weights_digest(model.model.diffusion_model)} {_patches_digest(model)}",
         "noise schedule": f"{digest(sampling.sigmas)} {'v' if predicts_velocity(sampling) else 'eps'}",
-        "clip": f"{_weights_digest(clip.cond_stage_model)} {_patches_digest(clip.patcher)} layer {clip.layer_idx}",
+        "clip": f"{_weights_digest(text_model)} {_patches_digest(clip.patcher)} layer {clip.layer_idx}",
         "vae": _weights_digest(cast(torch.nn.Module, vae.first_stage_model)),
     }
     return RunStore(run_dir, fingerprint, asdict(config))
