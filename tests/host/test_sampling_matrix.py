@@ -64,7 +64,7 @@ def prompt_for(case: Case, name: str) -> Prompt:
     """A prompt that saves the three latents under `output/matrix/NAME-…`."""
     sampling = {
         "seed": 7,
-        "steps": 4,
+        "steps": 3,
         "cfg": case.cfg,
         "sampler_name": case.sampler,
         "scheduler": case.scheduler,
@@ -79,8 +79,8 @@ def prompt_for(case: Case, name: str) -> Prompt:
         "layout": ["layout", 0],
         "strength": 30.0,
         "threshold": 0.2,
-        "max_iterations": 2,
-        "guided_steps": 3,
+        "max_iterations": 1,
+        "guided_steps": 2,
         "loss": "squared",
         "blocks": "middle and first up",
     }
