@@ -19,10 +19,10 @@ from .training import Schedule, fit
 
 log = logging.getLogger("compinv.miniworld")
 SPLIT, PICTURES, HELD_OUT = 1, 9000, 1000
-DECODED = 3000
+DECODED = 2000
 """How many of the pictures the judge also sees as the autoencoder shows them."""
 BATCH = 32
-SCHEDULE = Schedule(steps=900, decay_from=200, warmup=50)
+SCHEDULE = Schedule(steps=700, decay_from=150, warmup=50)
 LEARNING_RATE = 2e-3
 CELLS, MASK_CELLS = 16, 32
 
@@ -78,6 +78,8 @@ def judge_loss(judge: Judge, pictures: Tensor, rows: Tensor, masks: Tensor, back
     boxes = looks = torch.zeros(())
     for j in (0, 1):
         k = (rows[:, j, 0] >= 0).nonzero()[:, 0]
+        if not len(k):
+            continue
         noun, box = rows[k, j, 0].long(), rows[k, j, 1:5]
         u = ((box[:, 0] + box[:, 2]) / 2 * CELLS).long().clamp(0, CELLS - 1)
         v = ((box[:, 1] + box[:, 3]) / 2 * CELLS).long().clamp(0, CELLS - 1)
@@ -88,7 +90,10 @@ def judge_loss(judge: Judge, pictures: Tensor, rows: Tensor, masks: Tensor, back
         outlines[k, noun] = masks[k, j]
         boxes = boxes + F.smooth_l1_loss(verdict.boxes[k, :, v, u], box, beta=0.05)
         for i, name in enumerate(LOOKS):
-            looks = looks + F.cross_entropy(verdict.looks[name][k, :, v, u], rows[k, j, 5 + i].long(), ignore_index=-1)
+            wanted = rows[k, j, 5 + i].long()
+            # An object without a pattern has no second colour; a batch may be without any pattern.
+            total = F.cross_entropy(verdict.looks[name][k, :, v, u], wanted, ignore_index=-1, reduction="sum")
+            looks = looks + total / (wanted >= 0).sum().clamp(min=1)
     counted[target > 0] = 1
     centres = (F.binary_cross_entropy_with_logits(verdict.centres, target, reduction="none") * counted).mean()
     found = F.binary_cross_entropy_with_logits(verdict.centres.flatten(2).amax(2), target.flatten(2).amax(2))

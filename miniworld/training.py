@@ -82,6 +82,8 @@ def fit(
             group["lr"] = learning_rate * schedule(step)
         optimiser.zero_grad(set_to_none=True)
         value = loss(generator)
+        if not value.isfinite():
+            raise FloatingPointError(f"{checkpoint.stem}: the loss of step {step} is {value.item()}.")
         value.backward()
         optimiser.step()
         with torch.no_grad():
