@@ -30,6 +30,19 @@ from .scenes import SIDE
 log = logging.getLogger("compinv.miniworld")
 OWN, OTHER = "my-cat", "boat"
 SEED, PICTURES = 7, 8
+UNUSED = {
+    "init_word": "",
+    "num_vectors": 1,
+    "max_active_anchors": 4,
+    "recode_every": 50,
+    "sparse_coder": "nn_omp",
+    "template": "object",
+    "preview_every": 0,
+    "preview_prompt": "a photo of {}",
+    "save_every": 50,
+    "resume": True,
+}
+"""Inputs of the training node that the demo leaves as they are; a queued graph has to name them all."""
 NODES = {"model": ["loader", 0], "clip": ["loader", 1], "vae": ["loader", 2]}
 
 
@@ -83,11 +96,12 @@ def training_prompt(instance: Instance, names: list[str], concept: str, semantic
         superclass=instance.noun,
         custom_templates="\n".join(TEMPLATES),
         seed=SEED,
+        **UNUSED,
         **INVERSION,
     )
     if semantic:
         graph["anchors"] = node(
-            "CompInvLoadAnchors", clip=NODES["clip"], vocabulary="coco80", extra_words=", ".join(ANCHOR_WORDS)
+            "CompInvLoadAnchors", clip=NODES["clip"], vocabulary="none", extra_words=", ".join(ANCHOR_WORDS)
         )
         graph["train"]["inputs"]["anchors"] = ["anchors", 0]
     graph["save"] = node("CompInvSaveConcept", concept=["train", 0], filename="")
@@ -186,11 +200,12 @@ def scores(cells: dict[Cell, np.ndarray]) -> dict[str, dict[str, Any]]:
     return table
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=Path("demo-output"), help="where pictures and scores go")
-    folder = parser.parse_args().folder.resolve()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+def read_scores(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "scores.json").read_text())
+
+
+def make(folder: Path) -> None:
+    """Do the whole job in ``folder``."""
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     server = ComfyServer(folder / "comfyui")
     print("assembling the miniature checkpoint", flush=True)
@@ -202,19 +217,22 @@ def main() -> None:
     finally:
         server.stop()
     table = scores(cells)
-    (folder / "scores.json").write_text(
-        json.dumps({"own": OWN, "other": OTHER, "seed": SEED, "judge": "miniworld judge", "cells": table}, indent=2)
-        + "\n"
-    )
+    facts = {"own": OWN, "other": OTHER, "seed": SEED, "judge": "miniworld judge", "cells": table}
+    (folder / "scores.json").write_text(json.dumps(facts, indent=2) + "\n")
     panels = [Panel(cell.title, _caption(table[cell.key]), list(pictures)) for cell, pictures in cells.items()]
-    contact_sheet(
-        f"“{OWN} {INSTANCES[OWN].noun} and a {OTHER}”: the same seeds in every panel",
-        Panel("the user's photos", "", list(photos(INSTANCES[OWN])[0])),
-        panels,
-    ).save(folder / "ablation.png")
+    photographs = Panel("the user's photos", "", list(photos(INSTANCES[OWN])[0]))
+    title = f"“{OWN} {INSTANCES[OWN].noun} and a {OTHER}”: the same seeds in every panel"
+    contact_sheet(title, photographs, panels).save(folder / "ablation.png")
     for cell in CELLS:
         print(f"{cell.title:45} {_caption(table[cell.key])}")
     print(f"pictures: {folder / 'ablation.png'}\nscores:   {folder / 'scores.json'}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=Path("demo-output"), help="where pictures and scores go")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    make(parser.parse_args().folder.resolve())
 
 
 def _caption(row: dict[str, Any]) -> str:

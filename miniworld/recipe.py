@@ -19,4 +19,11 @@ INVERSION = {
     "anchor_reduction": "seq_mean",
 }
 PAINTING = {"steps": 20, "cfg": 5.0, "sampler_name": "dpmpp_2m", "scheduler": "normal"}
-GUIDANCE = {"strength": 30.0, "threshold": 0.2, "max_iterations": 5, "guided_steps": 5}
+GUIDANCE = {
+    "strength": 30.0,
+    "threshold": 0.2,
+    "max_iterations": 5,
+    "guided_steps": 5,
+    "loss": "squared",
+    "blocks": "middle and first up",
+}
