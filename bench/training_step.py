@@ -4,9 +4,10 @@
     .venv/bin/python bench/training_step.py --kind small --size 128 --batch 2 --steps 10
 
 The steps of the two sides alternate in one process, so that other work on the machine meets both alike; the table
-gives the median time of a step and the ratio. Peak resident memory during the steps is taken in one process per side,
-which holds that side alone. The losses of the two sides are compared as well: a faster step that computes something
-else would not count. Needs diffusers (a development dependency) and no trained weights.
+gives the median time of a step, the median processor time (on a shared CPU the fairer one), and the ratios. Peak
+resident memory during the steps is taken in one process per side, which holds that side alone. The losses of the two
+sides are compared as well: a faster step that computes something else would not count. Needs diffusers (a development
+dependency) and no trained weights.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ sys.path[:0] = [str(ROOT / "tests")]
 
 TEMPLATE = "a photo of {}"
 LEARNING_RATE = 0.005
+Times = dict[str, list[tuple[float, float]]]
 PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
@@ -69,7 +71,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     if options.threads:
         torch.set_num_threads(options.threads)
     checkpoint = checkpoints.build(options.kind, torch.float16)
-    times: dict[str, list[float]] = {"ours": [], "diffusers": []}
+    times: Times = {"ours": [], "diffusers": []}
     losses: dict[str, list[float]] = {"ours": [], "diffusers": []}
     photo = torch.rand(1, options.size, options.size, 3, generator=torch.Generator().manual_seed(0))
     plain = PlainSide(options, checkpoint) if options.side != "ours" else None
@@ -105,16 +107,16 @@ class PlainSide:
 
         self.latents = torch.randn((1, *shape), generator=torch.Generator().manual_seed(1))
 
-    def step(self, times: dict[str, list[float]], losses: dict[str, list[float]]) -> None:
+    def step(self, times: Times, losses: dict[str, list[float]]) -> None:
         import torch
 
         torch.randint(1, (1,), generator=self.generator)
         chosen = torch.randint(len(self.latents), (self.batch,), generator=self.generator)
         timesteps = torch.randint(1000, (self.batch,), generator=self.generator)
         noise = torch.randn((self.batch, *self.latents.shape[1:]), generator=self.generator)
-        start = time.perf_counter()
+        start = clocks()
         losses["diffusers"].append(self.loop.step(self.latents[chosen], noise, timesteps, 0))
-        times["diffusers"].append(time.perf_counter() - start)
+        times["diffusers"].append(since(start))
 
 
 def ours(
@@ -123,7 +125,7 @@ def ours(
     base: Path,
     photo: Any,
     plain: PlainSide | None,
-    times: dict[str, list[float]],
+    times: Times,
     losses: dict[str, list[float]],
 ) -> float:
     """Train through the product's own entry, with a step of the other side after each of ours."""
@@ -142,19 +144,30 @@ def ours(
         "bench", "cat", steps=options.steps + 1, batch_size=options.batch, learning_rate=LEARNING_RATE,
         templates=(TEMPLATE,), seed=0,
     )  # fmt: skip
-    last = [0.0]
+    last = [clocks()]
 
     def on_step(step: int, parts: Any) -> None:
         losses["ours"].append(float(parts["loss"]))
-        times["ours"].append(time.perf_counter() - last[0])
+        times["ours"].append(since(last[0]))
         if plain is not None:
             plain.step(times, losses)
-        last[0] = time.perf_counter()
+        last[0] = clocks()
 
     with resident_memory() as memory:
-        last[0] = time.perf_counter()
+        last[0] = clocks()
         train_concept(model, clip, vae, photo, config, on_step=on_step)
     return memory[0]
+
+
+def clocks() -> tuple[float, float]:
+    """Return wall-clock and processor time in seconds."""
+    return time.perf_counter(), time.process_time()
+
+
+def since(start: tuple[float, float]) -> tuple[float, float]:
+    """Return the seconds since `start` on both clocks."""
+    now = clocks()
+    return now[0] - start[0], now[1] - start[1]
 
 
 @contextmanager
@@ -178,17 +191,21 @@ def resident_memory() -> Iterator[list[float]]:
 def report(options: argparse.Namespace, runs: dict[str, dict[str, Any]]) -> None:
     both = runs["both"]
     # The first step of each side warms up and, on our side, includes loading the model.
-    seconds = {side: statistics.median(values[1:]) for side, values in both["times"].items()}
+    columns = {
+        side: [statistics.median(step[clock] for step in both["times"][side][1:]) for clock in (0, 1)]
+        + [runs[side]["peak"]]
+        for side in ("diffusers", "ours")
+    }
     difference = max(abs(a - b) for a, b in zip(both["losses"]["ours"], both["losses"]["diffusers"], strict=True))
     print(
         f"Textual-inversion step, random SD 1 ({options.kind}), {options.size}x{options.size}, batch {options.batch}, "
         f"float32, median of {options.steps} alternating steps"
     )
-    print(f"{'':12}{'s/step':>10}{'peak MB':>12}")
-    for side in ("diffusers", "ours"):
-        print(f"{side:12}{seconds[side]:10.2f}{runs[side]['peak']:12.0f}")
-    memory = runs["ours"]["peak"] / runs["diffusers"]["peak"]
-    print(f"{'ratio':12}{seconds['ours'] / seconds['diffusers']:10.3f}{memory:12.3f}")
+    print(f"{'':12}{'s/step':>10}{'cpu s/step':>12}{'peak MB':>10}")
+    for side, (wall, processor, peak) in columns.items():
+        print(f"{side:12}{wall:10.2f}{processor:12.2f}{peak:10.0f}")
+    ratios = [ours_ / theirs for ours_, theirs in zip(columns["ours"], columns["diffusers"], strict=True)]
+    print(f"{'ratio':12}{ratios[0]:10.3f}{ratios[1]:12.3f}{ratios[2]:10.3f}")
     print(f"largest difference of the losses of the two sides: {difference:.1e}")
 
 
