@@ -15,8 +15,8 @@ INVERSION = {
     "steps": 300,
     "batch_size": 4,
     "learning_rate": 0.01,
-    "anchor_weight": 0.95,
-    "anchor_reduction": "seq_mean",
+    "anchor_weight": 0.2,
+    "anchor_reduction": "sum",
 }
 PAINTING = {"steps": 20, "cfg": 5.0, "sampler_name": "dpmpp_2m", "scheduler": "normal"}
 GUIDANCE = {
