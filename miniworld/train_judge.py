@@ -14,6 +14,7 @@ from .autoencoder import Autoencoder
 from .backgrounds import BACKGROUNDS
 from .dataset import render_split
 from .judge import LOOKS, NOUN_NAMES, THRESHOLD, Judge
+from .optimiser import Muon
 from .scenes import COLOURS, PATTERNS, SIDE, Scene
 from .training import Schedule, fit
 
@@ -148,8 +149,9 @@ def train_judge(autoencoder: Autoencoder, folder: Path, seed: int = 3) -> tuple[
         pictures = _disturb(pictures, g).contiguous(memory_format=torch.channels_last)
         return judge_loss(judge, pictures, data.rows[rows], data.masks[rows], data.backgrounds[rows])
 
-    optimiser = torch.optim.AdamW(judge.parameters(), LEARNING_RATE, weight_decay=1e-3)
-    average = fit(judge, optimiser, loss, SCHEDULE, LEARNING_RATE, folder / "judge.pt", seed, average_decay=0.99)
+    average = fit(
+        judge, Muon(judge, LEARNING_RATE), loss, SCHEDULE, LEARNING_RATE, folder / "judge.pt", seed, average_decay=0.99
+    )
     judge.load_state_dict(average)
     judge.eval()
     set_feature_statistics(judge, data)
