@@ -237,10 +237,8 @@ def main() -> None:
 
 def _caption(row: dict[str, Any]) -> str:
     alike = row["object_alignment"]
-    return (
-        f"{OTHER} {row['other']:.0%}   {INSTANCES[OWN].noun} {row['own']:.0%}   both {row['both']:.0%}   "
-        f"looks like the photos {'–' if alike is None else format(alike, '.2f')}"
-    )
+    likeness = "no likeness, not found" if alike is None else f"likeness {alike:.2f}"
+    return f"{OTHER} {row['other']:.0%}   {INSTANCES[OWN].noun} {row['own']:.0%}   both {row['both']:.0%}   {likeness}"
 
 
 if __name__ == "__main__":
