@@ -17,7 +17,7 @@ demo: setup ## Learn a concept from photos, compose it, and put the pictures int
 test: setup ## Run the whole test suite
 	@$(VENV_PYTHON) tests/support/chromium.py
 	$(VENV_PYTHON) -m ruff check .
-	$(VENV_PYTHON) -m pytest tests
+	$(VENV_PYTHON) -m pytest tests/unit tests/host tests/browser
 
 lint: setup ## Run ruff and pyright
 	$(VENV_PYTHON) -m ruff check .
