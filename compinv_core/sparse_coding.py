@@ -99,8 +99,8 @@ def _checked_arrays(
             f"The embedding has shape {tuple(embedding.shape)}, the anchors are {dictionary.shape[1]} wide; "
             "load the anchors with the text encoder that the embedding was made for."
         )
-    target = embedding.detach().cpu().double().numpy()
-    rows = dictionary.detach().cpu().double().numpy()
+    target = embedding.detach().cpu().float().numpy().astype(np.float64)
+    rows = dictionary.detach().cpu().float().numpy().astype(np.float64)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     if not np.isfinite(target).all() or not np.isfinite(norms).all():
         raise UserError("An embedding holds NaN or infinity; use an undamaged embedding and text encoder.")
