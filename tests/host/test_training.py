@@ -92,7 +92,11 @@ def test_model_and_text_encoder_are_left_as_they_were(loaded: Loaded) -> None:
     assert torch.equal(sample(model, clip), image)
     assert comfy.model_management.in_training is False
     after = parameters(loaded)
-    assert all(after[name] is parameter and torch.equal(parameter, values[name]) for name, parameter in once.items())
+    # The host never writes the text projection, which SD1 checkpoints lack: its memory may hold NaN, equal to nothing.
+    assert all(
+        after[name] is parameter and torch.allclose(parameter, values[name], rtol=0, atol=0, equal_nan=True)
+        for name, parameter in once.items()
+    )
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in after.values())
     modules = [*model.model.modules(), *clip.cond_stage_model.modules()]
     assert not any("forward" in vars(module) or module._forward_pre_hooks for module in modules)
