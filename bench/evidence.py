@@ -134,10 +134,11 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
 def carry_out(laboratory: Laboratory, jobs: Iterable[Job], folder: Path) -> None:
     """Do the jobs that are not done yet, appending a line for each."""
     jobs = list(jobs)
+    done = {row["key"] for name in EXPERIMENTS for row in read_rows(folder / f"{name}.jsonl")}
     for number, job in enumerate(jobs, 1):
-        file = folder / f"{job.experiment}.jsonl"
-        if job.key in {row["key"] for row in read_rows(file)}:
+        if job.key in done:
             continue
+        file = folder / f"{job.experiment}.jsonl"
         began = time.monotonic()
         rows = perform(laboratory, job, folder)
         with file.open("a") as out:

@@ -20,9 +20,7 @@ def start() -> Path:
 
     Models, embeddings, inputs and outputs of the in-process host live under the folder returned.
     """
-    for folder in (locations.require_host(), locations.REPOSITORY):
-        if str(folder) not in sys.path:
-            sys.path.append(str(folder))
+    locations.require_host()
     import comfy.cli_args
 
     base = Path(tempfile.mkdtemp(prefix="compinv-host-"))
