@@ -28,7 +28,7 @@ import aiohttp
 import numpy as np
 from PIL import Image
 
-from .host_path import REPOSITORY, host_path
+from .host import REPOSITORY, host_path
 
 PACK_FOLDER = "compinv"
 

@@ -5,7 +5,6 @@ Everything runs through the pack's own functions and the host's own sampler; onl
 
 from __future__ import annotations
 
-import sys
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,27 +13,11 @@ import torch
 from torch import Tensor
 
 from .checkpoint import CHECKPOINT_NAME, assemble
-from .host_path import REPOSITORY, host_path
+from .host import start_in_process
 from .instances import Instance, photos
 from .judging import Box
 from .recipe import ANCHOR_WORDS, PAINTING, TEMPLATES
 from .scenes import SIDE
-
-
-def start_host(base: Path) -> None:
-    """Set up the host in this process, on the CPU, with models and outputs below ``base``."""
-    # The host comes first: its module nodes.py has the same name as our package nodes/.
-    sys.path[:0] = [str(host_path()), str(REPOSITORY)]
-    import comfy.cli_args
-
-    comfy.cli_args.args.cpu = True
-    comfy.cli_args.args.base_directory = str(base)
-    for name in ("models/checkpoints", "models/embeddings", "output", "input"):
-        (base / name).mkdir(parents=True, exist_ok=True)
-    import folder_paths
-
-    if Path(folder_paths.base_path) != base:
-        raise RuntimeError("ComfyUI was set up with another base directory before the laboratory opened.")
 
 
 class Laboratory:
@@ -48,7 +31,7 @@ class Laboratory:
 
     def __init__(self, base: Path) -> None:
         self.base = base.resolve()
-        start_host(self.base)
+        start_in_process(self.base)
         import comfy.sd
 
         checkpoint = assemble(self.base / "models" / "checkpoints" / CHECKPOINT_NAME)

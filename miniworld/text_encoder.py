@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from .backgrounds import BACKGROUNDS
 from .drawing import NOUNS
-from .host_path import host_path
+from .host import host_path
 from .scenes import CATEGORY, COLOURS, PATTERNS
 
 WIDTH, CONTEXT, VOCABULARY, LAYERS, HEADS = 768, 77, 49408, 12, 12

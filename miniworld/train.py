@@ -55,6 +55,7 @@ def main() -> None:
         "--folder", type=Path, default=Path(__file__).parent / "run", help="training state and pictures"
     )
     parser.add_argument("--only", choices=("unet", "decoder", "judge"), help="train just one network")
+    parser.add_argument("--compile", action="store_true", help="compile the UNet: faster, takes a C++ compiler")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -65,7 +66,7 @@ def main() -> None:
     weights = as_stored(train_autoencoder(pictures[:AUTOENCODER_PICTURES], options.folder))
     if options.only in (None, "unet"):
         latents = encode_pictures(load_autoencoder(weights), pictures, options.folder)
-        average, scale = train_unet(latents, captions, options.folder)
+        average, scale = train_unet(latents, captions, options.folder, compiled=options.compile)
         save_small(
             average,
             WEIGHTS / "unet.safetensors",

@@ -16,7 +16,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
 
     The former is also there under the name that the templates have.
     """
-    locations.require_host()
+    locations.host_path()
     comfy = ComfyServer(tmp_path_factory.mktemp("comfyui"))
     for name in ("tiny.safetensors", "v1-5-pruned-emaonly-fp16.safetensors"):
         comfy.add_checkpoint(checkpoints.build("tiny"), name)

@@ -37,9 +37,11 @@ def open_frontend(url: str, complaints: list[str] | None = None) -> Iterator[Pag
             page.on("pageerror", lambda error: heard.append(f"uncaught: {error}"))
             page.on(
                 "console",
-                lambda message: heard.append(f"{message.text} ({message.location.get('url', '')})")
-                if message.type == "error"
-                else None,
+                lambda message: (
+                    heard.append(f"{message.text} ({message.location.get('url', '')})")
+                    if message.type == "error"
+                    else None
+                ),
             )
             page.goto(url)
             page.wait_for_function(READY)

@@ -95,17 +95,14 @@ def write(kind: str, path: Path, dtype: torch.dtype = torch.float16, seed: int =
         state |= {f"first_stage_model.{key}": value for key, value in _autoencoder_state().items()}
         if kind != "sdxl":
             state |= {f"cond_stage_model.transformer.text_model.{key}": value for key, value in _clip_state().items()}
-    state = {
-        key: value.to(dtype).contiguous() if value.is_floating_point() else value for key, value in state.items()
-    }
+    state = {key: value.to(dtype).contiguous() if value.is_floating_point() else value for key, value in state.items()}
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     save_file(state, str(temporary), metadata={"format": "pt"})
     os.replace(temporary, path)
 
 
 def _host_modules() -> None:
-    if str(locations.require_host()) not in sys.path:
-        sys.path.append(str(locations.HOST))
+    locations.host_path()
     import comfy.cli_args
 
     comfy.cli_args.args.cpu = True

@@ -20,18 +20,8 @@ def start() -> Path:
 
     Models, embeddings, inputs and outputs of the in-process host live under the folder returned.
     """
-    locations.require_host()
-    import comfy.cli_args
-
     base = Path(tempfile.mkdtemp(prefix="compinv-host-"))
-    comfy.cli_args.args.cpu = True
-    comfy.cli_args.args.base_directory = str(base)
-    import folder_paths
-
-    if Path(folder_paths.base_path) != base:
-        raise RuntimeError("folder_paths was imported before support.host.start(): call start() first.")
-    for name in ("models/checkpoints", "models/embeddings", "models/compinv/anchors", "input", "output", "temp"):
-        (base / name).mkdir(parents=True, exist_ok=True)
+    locations.start_in_process(base)
     logging.getLogger().setLevel(logging.WARNING)
     return base
 

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-HOST = Path(os.environ.get("COMFYUI_PATH") or REPOSITORY / ".comfyui").resolve()
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-# The host comes first: its module nodes.py has the same name as our package nodes/.
-for _folder in (HOST, REPOSITORY):
-    if str(_folder) not in sys.path:
-        sys.path.append(str(_folder))
+from miniworld.host import HOST, REPOSITORY, host_path, put_on_path, start_in_process
 
+put_on_path()
 
-def require_host() -> Path:
-    """Return the folder of the ComfyUI under test, or say how to get one."""
-    if not (HOST / "main.py").is_file():
-        raise FileNotFoundError(f"No ComfyUI in {HOST}: run `make setup`, or set COMFYUI_PATH to a checkout.")
-    return HOST
+__all__ = ["HOST", "REPOSITORY", "host_path", "start_in_process"]
