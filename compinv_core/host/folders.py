@@ -42,6 +42,17 @@ def run_folder(name: str) -> Path:
     return Path(folder_paths.get_output_directory()) / "compinv" / "runs" / name
 
 
+def report_folder() -> Path:
+    """Return the folder of written reports, ``output/compinv/reports``.
+
+    Returns
+    -------
+    Path
+        May not exist.
+    """
+    return Path(folder_paths.get_output_directory()) / "compinv" / "reports"
+
+
 def anchor_lists() -> list[str]:
     """Return the names of the person's own anchor lists in ``models/compinv/anchors``, without ``.txt``.
 
