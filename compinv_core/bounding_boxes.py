@@ -1,4 +1,7 @@
-"""Layouts from the host's ``BOUNDING_BOX`` values: detections, a hand-drawn canvas, or a predicted layout."""
+"""The host's ``BOUNDING_BOX`` values as layouts and detections, and detections as ``BOUNDING_BOX`` values.
+
+They come from a detector, a hand-drawn canvas, or a predicted layout.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .detections import Detection, sorted_detections
 from .errors import UserError
 from .layout import Box, Layout, check_phrases, fold_case
 
@@ -58,6 +62,76 @@ def layout_from_bounding_boxes(bboxes: Any, phrases: Sequence[str], width: int, 
             "write as many lines in `phrases` as there are boxes, in the same order."
         )
     return Layout(phrases, tuple(boxes), width, height)
+
+
+def detections_from_bounding_boxes(bboxes: Any, width: int, height: int) -> list[tuple[Detection, ...]]:
+    """Read the host's ``BOUNDING_BOX`` values, of whatever node, as detections.
+
+    Parameters
+    ----------
+    bboxes : list of list of dict, list of dict, or dict
+        ``{x, y, width, height}`` in pixels, ``label`` (or ``metadata.label``) and ``score``; one inner list per
+        picture. A box without a score counts as certain.
+    width, height : int
+        Size of the pictures in pixels.
+
+    Returns
+    -------
+    list of tuple of Detection
+        One per picture, the highest score first; labels in lower case, "" where a box has none.
+
+    Raises
+    ------
+    UserError
+        When a box is malformed, empty or outside the picture.
+    """
+    frames = bboxes if isinstance(bboxes, list) and bboxes and isinstance(bboxes[0], (list, tuple)) else [bboxes]
+    found = []
+    for frame in frames:
+        boxes = _first_frame(frame)
+        corners = [_fractions(box, number, width, height) for number, box in enumerate(boxes, start=1)]
+        found.append(sorted_detections(zip(map(_label, boxes), map(_score, boxes), corners, strict=True)))
+    return found
+
+
+def detections_to_bounding_boxes(
+    detections: Sequence[Sequence[Detection]], width: int, height: int
+) -> list[list[dict[str, Any]]]:
+    """Write detections as the host's ``BOUNDING_BOX`` values.
+
+    Parameters
+    ----------
+    detections : sequence of sequence of Detection
+        One inner sequence per picture.
+    width, height : int
+        Size of the pictures in pixels.
+
+    Returns
+    -------
+    list of list of dict
+        ``{x, y, width, height, label, score}``, in pixels, in the order given.
+    """
+    return [[_pixels(detection, width, height) for detection in frame] for frame in detections]
+
+
+def _pixels(detection: Detection, width: int, height: int) -> dict[str, Any]:
+    x0, y0, x1, y1 = detection.box
+    return {
+        "x": x0 * width,
+        "y": y0 * height,
+        "width": (x1 - x0) * width,
+        "height": (y1 - y0) * height,
+        "label": detection.label,
+        "score": detection.score,
+    }
+
+
+def _score(box: Mapping[str, Any]) -> float:
+    score = box.get("score")
+    try:
+        return 1.0 if score is None else float(score)
+    except (TypeError, ValueError):
+        raise UserError(f"A box of `bboxes` has the score {score!r}; it must be a number from 0 to 1.") from None
 
 
 def _first_frame(bboxes: Any) -> list[Mapping[str, Any]]:

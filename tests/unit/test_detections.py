@@ -1,0 +1,132 @@
+"""Detections: labels matched to nouns, and the host's BOUNDING_BOX there and back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pytest
+from torch import Tensor
+
+from compinv_core.bounding_boxes import detections_from_bounding_boxes, detections_to_bounding_boxes
+from compinv_core.detections import Detection, Detector, match_labels, require_labels, sorted_detections
+from compinv_core.errors import UserError
+from compinv_core.vocabulary import coco80
+
+
+@pytest.mark.parametrize(
+    ("noun", "label"),
+    [
+        ("cat", "cat"),
+        ("Cat", "cat"),
+        ("a cat", "CAT"),
+        ("the cats", "cat"),
+        ("cat", "cats"),
+        ("buses", "bus"),
+        ("cherries", "cherry"),
+        ("cookies", "cookie"),
+        ("knives", "knife"),
+        ("wolf", "wolves"),
+        ("people", "person"),
+        ("glasses", "glass"),
+        ("skis", "ski"),
+        ("houses", "house"),
+        ("traffic light", "traffic_light"),
+        ("traffic-lights", "Traffic Light"),
+        ("tv monitor", "tvmonitor"),
+        ("a", "a"),
+    ],
+)
+def test_the_same_noun(noun: str, label: str) -> None:
+    assert match_labels([noun], ["zebra", label]) == {noun: label}
+
+
+@pytest.mark.parametrize(
+    ("noun", "label"),
+    [("cat", "car"), ("bus", "busy"), ("glass", "glas"), ("", "cat"), ("cat", ""), ("ball", "balloon")],
+)
+def test_another_noun(noun: str, label: str) -> None:
+    assert match_labels([noun], [label]) == {}
+
+
+def test_a_compound_takes_the_only_label_of_its_head() -> None:
+    assert match_labels(["sports ball"], ["ball", "cat"]) == {"sports ball": "ball"}
+    assert match_labels(["balls"], ["sports ball", "cat"]) == {"balls": "sports ball"}
+
+
+def test_an_ambiguous_compound_is_left_out() -> None:
+    assert match_labels(["ball"], ["sports ball", "tennis ball"]) == {}
+    assert match_labels(["sports ball", "tennis ball"], ["ball"]) == {}
+    assert match_labels(["teddy bear", "bear"], ["bear"]) == {"bear": "bear"}
+    assert match_labels(["bear"], ["teddy bear", "bear"]) == {"bear": "bear"}
+    assert match_labels(["hot dog", "dog"], ["dog", "hot dog"]) == {"hot dog": "hot dog", "dog": "dog"}
+
+
+def test_two_wordings_of_a_noun_share_its_label() -> None:
+    assert match_labels(["cat", "cats"], ["cat"]) == {"cat": "cat", "cats": "cat"}
+
+
+def test_every_coco_noun_is_its_own_label() -> None:
+    assert match_labels(coco80(), coco80()) == {noun: noun for noun in coco80()}
+
+
+@dataclass(frozen=True)
+class Known:
+    """A detector of given labels that finds nothing."""
+
+    labels: tuple[str, ...]
+    name: str = "toy"
+    threshold: float = 0.8
+
+    def detect(self, images: Tensor) -> list[tuple[Detection, ...]]:
+        return [() for _ in images]
+
+
+def test_a_detector_without_the_vocabulary_gets_a_sentence() -> None:
+    detector: Detector = Known(tuple(f"thing {i}" for i in range(12)))
+    with pytest.raises(UserError, match=r"toy finds none of the nouns \(cat, boat\).*and 4 more; choose a vocabulary"):
+        require_labels(["cat", "boat"], detector)
+    assert require_labels(["cat", "boat"], Known(("boat", "car"))) == {"boat": "boat"}
+
+
+def test_detections_are_clipped_and_sorted() -> None:
+    found = sorted_detections(
+        [
+            ("cat", 0.5, (-0.1, 0.2, 0.5, 1.5)),
+            ("dog", 0.9, (0.1, 0.1, 0.2, 0.2)),
+            ("outside", 0.9, (1.1, 0.1, 1.2, 0.2)),
+            ("empty", 0.9, (0.3, 0.1, 0.3, 0.2)),
+            ("nan", math.nan, (0.3, 0.1, 0.4, 0.2)),
+        ]
+    )
+    assert found == (Detection("dog", 0.9, (0.1, 0.1, 0.2, 0.2)), Detection("cat", 0.5, (0.0, 0.2, 0.5, 1.0)))
+
+
+def test_boxes_go_to_the_host_and_back() -> None:
+    detections = [(Detection("cat", 0.75, (0.25, 0.5, 0.75, 1.0)),), ()]
+    boxes = detections_to_bounding_boxes(detections, width=200, height=100)
+    assert boxes == [[{"x": 50.0, "y": 50.0, "width": 100.0, "height": 50.0, "label": "cat", "score": 0.75}], []]
+    assert detections_from_bounding_boxes(boxes, width=200, height=100) == detections
+
+
+def test_every_form_of_the_hosts_boxes_is_read() -> None:
+    box = {"x": 0, "y": 10, "width": 50, "height": 90, "metadata": {"label": "Cat "}}
+    expected = Detection("cat", 1.0, (0.0, 0.1, 0.5, 1.0))
+    for boxes in (box, [box], [[box]]):
+        assert detections_from_bounding_boxes(boxes, 100, 100) == [(expected,)]
+    for nothing in (None, [], [[]]):
+        assert detections_from_bounding_boxes(nothing, 100, 100) == [()]
+    assert detections_from_bounding_boxes([[], [box]], 100, 100) == [(), (expected,)]
+
+
+@pytest.mark.parametrize(
+    "box", [{"x": 0}, {"x": 0, "y": 0, "width": 0, "height": 5}, {"x": 90, "y": 0, "width": 50, "height": 5}, "cat"]
+)
+def test_a_broken_box_gets_a_sentence(box: object) -> None:
+    with pytest.raises(UserError):
+        detections_from_bounding_boxes([[box]], 100, 100)
+
+
+def test_a_broken_score_gets_a_sentence() -> None:
+    with pytest.raises(UserError, match="score 'high'"):
+        detections_from_bounding_boxes([{"x": 0, "y": 0, "width": 9, "height": 5, "score": "high"}], 100, 100)
