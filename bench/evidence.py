@@ -1,11 +1,12 @@
 """Measure the method on the miniature world: ``python -m bench.evidence``.
 
-Three experiments, each a list of independent jobs whose rows are appended to ``<folder>/<experiment>.jsonl``; a job
+Four experiments, each a list of independent jobs whose rows are appended to ``<folder>/<experiment>.jsonl``; a job
 that is there is not done again, so an interrupted run continues:
 
-- ``sweep``: anchor weight with and without masks, on the instances that are for choosing parameters;
-- ``ablation``: pretrained pair, textual inversion, + semantic, + spatial, + both, on the instances for reporting;
-- ``single``: the own thing alone, to see whether the inversion reproduces it at all.
+- ``scale``: what likeness means here: the photos through the autoencoder, and the pretrained noun;
+- ``choose``: learning rate and number of vectors, on the instances that are for choosing parameters;
+- ``sweep``: anchor weight with and without masks, on the same instances;
+- ``ablation``: pretrained pair, textual inversion, + semantic, + spatial, + both, on the instances for reporting.
 
 ``--report`` prints the tables of what is there as Markdown. ``--tier smoke`` does one job of each kind.
 """
@@ -17,7 +18,7 @@ import json
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,32 +28,37 @@ import torch
 from PIL import Image
 
 from miniworld.drawing import NOUNS
-from miniworld.instances import CHOOSING, INSTANCES, REPORTING
-from miniworld.judging import Judgement, drawn_boxes, judge_pair, summary
+from miniworld.instances import CHOOSING, INSTANCES, REPORTING, Instance, render_photo
+from miniworld.judge import THRESHOLD
+from miniworld.judging import Judgement, drawn_boxes, judge_pair
 from miniworld.laboratory import Laboratory
-from miniworld.recipe import GUIDANCE, INVERSION
+from miniworld.recipe import GUIDANCE, INVERSION, MASKED
 
 log = logging.getLogger("compinv.evidence")
 INVERSION_SEEDS = (0, 1, 2)
-SWEEP_WEIGHTS = (0.0, 0.5, 0.8, 0.95, 0.99)
-SWEEP_OTHERS = ("boat", "star", "tree", "key", "bird", "mushroom")
+LEARNING_RATES = (0.001, 0.003, 0.01)
+NUM_VECTORS = (1, 3)
+ANCHOR_WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5)
+"""For ``anchor_reduction`` sum, which `recipe.INVERSION` has."""
+PHOTOS = "more photos of it, through the autoencoder"
+CHOOSING_OTHERS = ("boat", "star", "tree", "key", "bird", "mushroom")
 
 
 @dataclass(frozen=True)
 class Job:
     """Some pictures of one own thing beside one other noun.
 
-    ``inversion_seed`` is -1 for the pretrained noun in place of the own thing; an empty ``other`` is the thing alone.
+    ``inversion`` holds what differs from `recipe.INVERSION`; None is the pretrained noun in place of the own thing.
+    An empty ``other`` is the thing alone.
     """
 
     experiment: str
     cell: str
     instance: str
     other: str
-    weight: float
+    inversion: dict[str, Any] | None
     masked: bool
     spatial: bool
-    inversion_seed: int
     seed: int
     count: int
 
@@ -65,66 +71,89 @@ def others(noun: str) -> list[str]:
     return [name for name in NOUNS if name != noun]
 
 
-def ablation_jobs() -> Iterator[Job]:
-    weight, masked = INVERSION["anchor_weight"], RECIPE_MASKED
-    for inversion_seed in INVERSION_SEEDS:
-        for instance in REPORTING:
-            for i, other in enumerate(others(instance.noun)):
-                seed = 1000 * inversion_seed + i
-                cells = (
-                    ("textual inversion", 0.0, False),
-                    ("+ semantic", weight, False),
-                    ("+ spatial", 0.0, True),
-                    ("+ both", weight, True),
-                )
-                yield Job("ablation", "pretrained pair", instance.name, other, 0.0, masked, False, -1, seed, 1)
-                for cell, cell_weight, spatial in cells:
-                    yield Job(
-                        "ablation", cell, instance.name, other, cell_weight, masked, spatial, inversion_seed, seed, 1
-                    )
+def scale_jobs() -> Iterator[Job]:
+    for instance in CHOOSING + REPORTING:
+        yield Job("scale", PHOTOS, instance.name, "", None, MASKED, False, 90, 4)
+        yield Job("scale", "pretrained noun alone", instance.name, "", None, MASKED, False, 90, 4)
+
+
+def choosing_jobs(experiment: str, cell: str, inversion: dict[str, Any], masked: bool) -> Iterator[Job]:
+    """The own things that are for choosing, alone and beside some other nouns."""
+    for instance in CHOOSING:
+        yield Job(experiment, f"{cell}, alone", instance.name, "", inversion, masked, False, 90, 4)
+        for i, other in enumerate(CHOOSING_OTHERS):
+            yield Job(experiment, cell, instance.name, other, inversion, masked, False, 500 + i, 2)
+
+
+def choose_jobs() -> Iterator[Job]:
+    for vectors in NUM_VECTORS:
+        for rate in LEARNING_RATES:
+            inversion = {"anchor_weight": 0.0, "learning_rate": rate, "num_vectors": vectors}
+            yield from choosing_jobs("choose", f"rate {rate:g}, {vectors} vectors", inversion, MASKED)
 
 
 def sweep_jobs() -> Iterator[Job]:
     for masked in (True, False):
-        for weight in SWEEP_WEIGHTS:
-            for instance in CHOOSING:
-                for i, other in enumerate(SWEEP_OTHERS):
-                    cell = f"{weight} {'masked' if masked else 'unmasked'}"
-                    yield Job("sweep", cell, instance.name, other, weight, masked, False, 0, 500 + i, 2)
+        for weight in ANCHOR_WEIGHTS:
+            cell = f"λ {weight:g}, {'masked' if masked else 'whole photos'}"
+            yield from choosing_jobs("sweep", cell, {"anchor_weight": weight}, masked)
 
 
-def single_jobs() -> Iterator[Job]:
-    for instance in CHOOSING + REPORTING:
-        for cell, weight in (("textual inversion", 0.0), ("+ semantic", INVERSION["anchor_weight"])):
-            yield Job("single", cell, instance.name, "", weight, RECIPE_MASKED, False, 0, 90, 4)
+def ablation_jobs() -> Iterator[Job]:
+    semantic = INVERSION["anchor_weight"]
+    cells = (
+        ("textual inversion", 0.0, False),
+        ("+ semantic", semantic, False),
+        ("+ spatial", 0.0, True),
+        ("+ both", semantic, True),
+    )
+    for inversion_seed in INVERSION_SEEDS:
+        for instance in REPORTING:
+            for i, other in enumerate(others(instance.noun)):
+                seed = 1000 * inversion_seed + i
+                yield Job("ablation", "pretrained pair", instance.name, other, None, MASKED, False, seed, 1)
+                for cell, weight, spatial in cells:
+                    inversion = {"anchor_weight": weight, "seed": inversion_seed}
+                    yield Job("ablation", cell, instance.name, other, inversion, MASKED, spatial, seed, 1)
 
 
-RECIPE_MASKED = True
-EXPERIMENTS = {"single": single_jobs, "sweep": sweep_jobs, "ablation": ablation_jobs}
+EXPERIMENTS = {"scale": scale_jobs, "choose": choose_jobs, "sweep": sweep_jobs, "ablation": ablation_jobs}
+
+
+def concept_name(job: Job) -> str:
+    """A name for the embedding that says what was learned and how."""
+    parts = [f"{key.replace('_', '')}{value:g}" for key, value in sorted((job.inversion or {}).items())]
+    return "-".join([job.instance, *parts, "masked" if job.masked else "whole"]).replace(".", "_")
+
+
+def new_photos(laboratory: Laboratory, instance: Instance, seed: int, count: int) -> torch.Tensor:
+    """Photos that nothing was learned from, as the autoencoder shows them, (count, 3, SIDE, SIDE) in [0, 1]."""
+    rng = np.random.default_rng(seed)
+    pictures = np.stack([render_photo(instance, rng)[0] for _ in range(count)])
+    return laboratory.restored(torch.from_numpy(pictures).float().div(255))
 
 
 def perform(laboratory: Laboratory, job: Job, folder: Path) -> list[Judgement]:
     """Learn what is missing, paint, keep the pictures, judge."""
     instance = INSTANCES[job.instance]
     own = instance.noun
-    if job.inversion_seed >= 0:
-        settings = INVERSION | {"anchor_weight": job.weight, "seed": job.inversion_seed}
-        name = f"{instance.name}-w{job.weight:g}-{'masked' if job.masked else 'whole'}-s{job.inversion_seed}".replace(
-            ".", "_"
-        )
-        own = f"{laboratory.learn(instance, name, job.masked, **settings)} {instance.noun}"
+    if job.inversion is not None:
+        word = laboratory.learn(instance, concept_name(job), job.masked, **(INVERSION | job.inversion))
+        own = f"{word} {instance.noun}"
     guided: dict[str, Any] = {}
     if job.spatial:
         guided = {"phrases": (own, job.other), "boxes": drawn_boxes(instance.noun, job.other), "guidance": GUIDANCE}
     prompt = f"a photo of a {own} and a {job.other}" if job.other else f"a photo of a {own}"
-    pictures = laboratory.paint(prompt, job.seed, job.count, **guided)
+    if job.cell == PHOTOS:
+        pictures = new_photos(laboratory, instance, job.seed, job.count)
+    else:
+        pictures = laboratory.paint(prompt, job.seed, job.count, **guided)
+    kept = folder / "pictures" / job.experiment / job.cell
+    kept.mkdir(parents=True, exist_ok=True)
     for i, picture in enumerate(pictures):
-        file = (
-            folder / "pictures" / job.experiment / f"{job.cell} {job.instance} {job.other} {job.inversion_seed} {i}.png"
-        )
-        file.parent.mkdir(parents=True, exist_ok=True)
+        file = kept / f"{job.instance} {job.other or 'alone'} {job.seed + i}.png"
         Image.fromarray(picture.permute(1, 2, 0).mul(255).byte().numpy()).save(file)
-    return judge_pair(pictures, instance, job.other or instance.noun)
+    return judge_pair(pictures, instance, job.other or None)
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
@@ -154,38 +183,50 @@ def carry_out(laboratory: Laboratory, jobs: Iterable[Job], folder: Path) -> None
         )
 
 
-def interval(values: list[float], draws: int = 2000) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean over pictures."""
-    sample = np.asarray(values, float)
+def interval(clusters: list[list[float]], draws: int = 2000) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean; pictures of one learned word are drawn together, since they are alike."""
     rng = np.random.default_rng(0)
-    means = sample[rng.integers(len(sample), size=(draws, len(sample)))].mean(1)
+    sums = np.array([sum(cluster) for cluster in clusters])
+    sizes = np.array([len(cluster) for cluster in clusters])
+    drawn = rng.integers(len(clusters), size=(draws, len(clusters)))
+    means = sums[drawn].sum(1) / sizes[drawn].sum(1)
     return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+
+
+Value = Callable[[Judgement], float | None]
+COLUMNS: dict[str, Value] = {
+    "composed noun": lambda row: None if row.other is None else float(row.other > THRESHOLD),
+    "own concept": lambda row: float(row.own > THRESHOLD),
+    "all there": lambda row: float(row.both),
+    "image alignment": lambda row: row.image_alignment,
+    "object alignment": lambda row: row.object_alignment,
+}
+
+
+def measured(clusters: Collection[list[Judgement]], value: Value) -> str:
+    """Mean and interval of one column, with its n where some pictures do not count; a dash where none does."""
+    kept = [[v for v in map(value, rows) if v is not None] for rows in clusters]
+    total = sum(map(len, kept))
+    if not total:
+        return "–"
+    low, high = interval([values for values in kept if values])
+    text = f"{sum(map(sum, kept)) / total:.3f} [{low:.3f}, {high:.3f}]"
+    return text if total == sum(map(len, clusters)) else f"{text} ({total})"
 
 
 def table(file: Path) -> str:
     """The cells of one experiment as a Markdown table."""
-    cells: dict[str, list[Judgement]] = defaultdict(list)
+    cells: dict[str, dict[tuple[str, str], list[Judgement]]] = defaultdict(lambda: defaultdict(list))
     for entry in read_rows(file):
-        cells[entry["job"]["cell"]] += [Judgement(**row) for row in entry["rows"]]
-    lines = [
-        "| cell | n | composed noun | own concept | both | text alignment | image alignment | object alignment (n) |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for cell, rows in cells.items():
-        s = summary(rows)
-        found = [row.object_alignment for row in rows if row.object_alignment is not None]
-
-        def shown(values: list[float]) -> str:
-            if not values:
-                return "–"
-            low, high = interval(values)
-            return f"{np.mean(values):.3f} [{low:.3f}, {high:.3f}]"
-
-        lines.append(
-            f"| {cell} | {s['n']} | {shown([r.other > 0.5 for r in rows])} | {shown([r.own > 0.5 for r in rows])} | "
-            f"{shown([r.both for r in rows])} | {s['text_alignment']:.3f} | "
-            f"{shown([r.image_alignment for r in rows])} | {shown(found)} ({len(found)}) |"
-        )
+        job = entry["job"]
+        # Pictures of a pretrained noun depend on nothing in common.
+        word = (job["instance"], json.dumps(job["inversion"] or [job["other"], job["seed"]]))
+        cells[job["cell"]][word] += [Judgement(**row) for row in entry["rows"]]
+    lines = [f"| cell | n | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
+    for cell, words in cells.items():
+        clusters = list(words.values())
+        columns = " | ".join(measured(clusters, value) for value in COLUMNS.values())
+        lines.append(f"| {cell} | {sum(map(len, clusters))} | {columns} |")
     return "\n".join(lines)
 
 

@@ -31,7 +31,7 @@ class Judgement:
     Attributes
     ----------
     own, other
-        Probability that the own thing's class, and the other noun, are there.
+        Probability that the own thing's class, and the other noun, are there; ``other`` is None for the thing alone.
     image_alignment
         Mean cosine of the whole picture with the photos.
     object_alignment
@@ -39,21 +39,22 @@ class Judgement:
     """
 
     own: float
-    other: float
+    other: float | None
     image_alignment: float
     object_alignment: float | None
 
     @property
     def both(self) -> bool:
-        return self.own > THRESHOLD and self.other > THRESHOLD
+        """Whether everything that was asked for is there."""
+        return self.own > THRESHOLD and (self.other is None or self.other > THRESHOLD)
 
 
 @torch.no_grad()
-def judge_pair(pictures: Tensor, instance: Instance, other: str) -> list[Judgement]:
-    """Judge pictures (N, 3, SIDE, SIDE) in [0, 1] of an own thing composed with another noun."""
+def judge_pair(pictures: Tensor, instance: Instance, other: str | None) -> list[Judgement]:
+    """Judge pictures (N, 3, SIDE, SIDE) in [0, 1] of an own thing composed with another noun, or alone (None)."""
     judge = load_judge()
     photo_features, thing_features = reference_features(instance)
-    own_index, other_index = NOUN_NAMES.index(instance.noun), NOUN_NAMES.index(other)
+    own_index = NOUN_NAMES.index(instance.noun)
     rows = []
     for verdict in judge_pictures(judge, pictures):
         presence = verdict.presence()
@@ -62,11 +63,8 @@ def judge_pair(pictures: Tensor, instance: Instance, other: str) -> list[Judgeme
         alike = (things @ thing_features.T).mean(1)
         for i in range(len(presence)):
             own = float(presence[i, own_index])
-            rows.append(
-                Judgement(
-                    own, float(presence[i, other_index]), float(whole[i]), float(alike[i]) if own > THRESHOLD else None
-                )
-            )
+            beside = float(presence[i, NOUN_NAMES.index(other)]) if other else None
+            rows.append(Judgement(own, beside, float(whole[i]), float(alike[i]) if own > THRESHOLD else None))
     return rows
 
 
@@ -82,19 +80,21 @@ def reference_features(instance: Instance) -> tuple[Tensor, Tensor]:
 
 
 def summary(rows: Sequence[Judgement]) -> dict[str, Any]:
-    """Shares and means over pictures.
+    """Shares and means over pictures of one kind, all with another noun or all without.
 
-    ``text_alignment`` is the judged share of the prompt's two nouns; ``object_alignment`` is over the ``found``
-    pictures in which the own thing's class is present, None where there is none.
+    ``text_alignment`` is the judged share of the prompt's nouns; ``object_alignment`` is over the ``found`` pictures in
+    which the own thing's class is present, None where there is none.
     """
     found = [row.object_alignment for row in rows if row.object_alignment is not None]
-    own, other = (mean(getattr(row, name) > THRESHOLD for row in rows) for name in ("own", "other"))
+    own = mean(row.own > THRESHOLD for row in rows)
+    beside = [row.other > THRESHOLD for row in rows if row.other is not None]
+    other = mean(beside) if beside else None
     return {
         "n": len(rows),
         "other": other,
         "own": own,
         "both": mean(row.both for row in rows),
-        "text_alignment": (own + other) / 2,
+        "text_alignment": own if other is None else (own + other) / 2,
         "image_alignment": mean(row.image_alignment for row in rows),
         "object_alignment": mean(found) if found else None,
         "found": len(found),

@@ -108,5 +108,10 @@ class Laboratory:
         )
         return self.vae.decode(samples[0]["samples"]).movedim(-1, 1).clamp(0, 1).float().clone()
 
+    @torch.inference_mode()
+    def restored(self, pictures: Tensor) -> Tensor:
+        """Pictures (N, SIDE, SIDE, 3) in [0, 1] as the autoencoder shows them, (N, 3, SIDE, SIDE)."""
+        return self.vae.decode(self.vae.encode(pictures)).movedim(-1, 1).clamp(0, 1).float().clone()
+
     def _encode(self, text: str) -> list:
         return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))

@@ -18,6 +18,8 @@ INVERSION = {
     "anchor_weight": 0.2,
     "anchor_reduction": "sum",
 }
+MASKED = True
+"""Whether the reconstruction is weighed with the object masks."""
 PAINTING = {"steps": 20, "cfg": 5.0, "sampler_name": "dpmpp_2m", "scheduler": "normal"}
 GUIDANCE = {
     "strength": 30.0,
