@@ -1,22 +1,31 @@
-"""Textual inversion with semantic inversion: the method's loss (Eq. 10) as a task for the training loop.
+"""Inversion with semantic inversion: the method's loss (Eq. 10) as a task for the training loop.
 
-``L = (1 - lambda) L_rec + lambda L_anc``. Pure torch: the diffusion model and the text encoder are callables.
+``L = (1 - lambda) (L_rec + w L_prior) + lambda L_anc``. One task serves the three methods: textual inversion trains
+token vectors only; Custom Diffusion and DreamBooth also train weights of the diffusion model, and have a prior loss on
+pictures of the class, so that the class itself is not unlearned. Pure torch: the diffusion model and the text encoder
+are callables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from .anchors import anchor_loss
 from .inversion_config import InversionConfig
-from .recoding import AnchorRecoder
+from .learned_token import LearnedToken
 from .training_loop import StepLoss
 
-__all__ = ["InversionConfig", "InversionData", "TextualInversion", "reconstruction_loss"]
+__all__ = [
+    "ClassData",
+    "Inversion",
+    "InversionConfig",
+    "InversionData",
+    "Subject",
+    "reconstruction_loss",
+]
 
 Denoise = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 Encode = Callable[[int, torch.Tensor], torch.Tensor]
@@ -24,7 +33,7 @@ Encode = Callable[[int, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True, eq=False)
 class InversionData:
-    """What is learned from.
+    """What a concept is learned from.
 
     Attributes
     ----------
@@ -32,107 +41,177 @@ class InversionData:
         Encoded photos as the diffusion model takes them (scaled), on the training device.
     weights : Tensor (n, 1, h, w), float32, or None
         Concept masks at latent resolution, 0 to 1; None weighs every position the same.
-    num_timesteps : int
-        Length of the noise schedule; timesteps are drawn evenly from it.
     """
 
     latents: torch.Tensor
-    weights: torch.Tensor | None
-    num_timesteps: int
+    weights: torch.Tensor | None = None
 
 
-class TextualInversion:
-    """The task of learning k token vectors from photos.
+@dataclass(frozen=True, eq=False)
+class ClassData:
+    """Pictures of the concept's class, by which the model remembers it.
 
-    One sentence is drawn per step and shared by the images of the batch, so that the text encoder runs once per step.
-    Photos are not mirrored, since mirroring would teach that lettering, markings and handedness do not matter.
+    Attributes
+    ----------
+    latents : Tensor (m, C, h, w), float32
+        Of the size of the photos' latents, on the training device.
+    context : Tensor (1, 77, D), float32
+        The encoded class prompt.
+    """
+
+    latents: torch.Tensor
+    context: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One concept in training.
+
+    Attributes
+    ----------
+    token : LearnedToken
+    data : InversionData
+    encode : callable
+        (index of the template, vectors (k, D)) -> context (1, 77, D), differentiable in the vectors.
+    pictures_of_class : ClassData, optional
+        None learns without a prior loss.
+    """
+
+    token: LearnedToken
+    data: InversionData
+    encode: Encode
+    pictures_of_class: ClassData | None = None
+
+
+class Inversion:
+    """The task of learning concepts from photos, alone or together.
+
+    A batch holds the concepts evenly, in turn where it is smaller than their number. One sentence is drawn per concept
+    and batch, so that the text encoder runs once for each. Photos are not mirrored, since mirroring would teach that
+    lettering, markings and handedness do not matter.
 
     Parameters
     ----------
     config : InversionConfig
-    data : InversionData
-    initial : Tensor (k, D), float32
-        On the training device.
+    subjects : sequence of Subject
+        One or more, with latents of one size; all with pictures of their class, or none.
+    num_timesteps : int
+        Length of the noise schedule; timesteps are drawn evenly from it.
     denoise : callable
         (latents (B, C, h, w), noise like it, timesteps (B,) int64, context (B, 77, D)) -> (prediction, target), both
         (B, C, h, w).
-    encode : callable
-        (index of the template, vectors (k, D)) -> context (1, 77, D), differentiable in the vectors.
-    recoder : AnchorRecoder, optional
-        None is plain textual inversion: the whole loss is the reconstruction.
+    weights : mapping of str to Parameter, optional
+        Weights of the diffusion model that are trained, too.
     """
 
     def __init__(
         self,
         config: InversionConfig,
-        data: InversionData,
-        initial: torch.Tensor,
+        subjects: Sequence[Subject],
+        num_timesteps: int,
         denoise: Denoise,
-        encode: Encode,
-        recoder: AnchorRecoder | None = None,
+        weights: Mapping[str, torch.nn.Parameter] | None = None,
     ) -> None:
-        self.config, self.data, self.recoder = config, data, recoder
-        self._denoise, self._encode = denoise, encode
-        self._trained = 1 if config.preset == "official_2024" else len(initial)
-        self._learned = torch.nn.Parameter(initial[: self._trained].clone())
-        self._fixed = initial[self._trained :].clone()
-        self._codes_to_device()
-
-    @property
-    def vectors(self) -> torch.Tensor:
-        """Tensor (k, D): the learned vectors, differentiable."""
-        return torch.cat([self._learned, self._fixed]) if len(self._fixed) else self._learned
+        self.config, self.subjects, self.weights = config, tuple(subjects), dict(weights or {})
+        self._num_timesteps, self._denoise = num_timesteps, denoise
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """See `compinv_core.training_loop.TrainingTask`."""
-        return [{"params": [self._learned], "lr": self.config.learning_rate}]
+        tokens = [subject.token.parameter for subject in self.subjects]
+        groups: list[dict[str, Any]] = [{"params": tokens, "lr": self.config.token_rate}]
+        if self.weights:
+            groups.append({"params": list(self.weights.values()), "lr": self.config.learning_rate})
+        return groups
 
-    def loss(self, generator: torch.Generator) -> StepLoss:
-        """See `compinv_core.training_loop.TrainingTask`; the parts are ``reconstruction`` and ``anchor``."""
-        latents, batch = self.data.latents, self.config.batch_size
-        template = int(torch.randint(len(self.config.sentences), (1,), generator=generator))
-        chosen = torch.randint(len(latents), (batch,), generator=generator)
-        timesteps = torch.randint(self.data.num_timesteps, (batch,), generator=generator)
-        noise = torch.randn((batch, *latents.shape[1:]), generator=generator)
-        device = latents.device
-        chosen = chosen.to(device)
-        vectors = self.vectors
-        context = self._encode(template, vectors).expand(batch, -1, -1)
-        prediction, target = self._denoise(latents[chosen], noise.to(device), timesteps.to(device), context)
-        weights = None if self.data.weights is None else self.data.weights[chosen]
-        reconstruction = reconstruction_loss(prediction, target, weights)
-        if self.recoder is None:
-            return StepLoss(reconstruction, {"reconstruction": reconstruction})
-        anchor = anchor_loss(vectors, self._dictionary, self._codes, self.config.reduction)
+    def loss(self, batch: int, generator: torch.Generator) -> StepLoss:
+        """See `compinv_core.training_loop.TrainingTask`; the parts are ``reconstruction``, ``prior``, ``anchor``."""
+        present = [(self.subjects[index], count) for index, count in self._mixture(batch)]
+        templates, chosen = [], []
+        for subject, count in present:
+            templates.append(int(torch.randint(len(self.config.sentences), (1,), generator=generator)))
+            chosen.append(torch.randint(len(subject.data.latents), (count,), generator=generator))
+        classes = [(subject.pictures_of_class, count) for subject, count in present]
+        class_chosen = [
+            torch.randint(len(pictures.latents), (count,), generator=generator)
+            for pictures, count in classes
+            if pictures is not None
+        ]
+        vectors = [subject.token.vectors for subject, _ in present]
+        latents = [subject.data.latents[rows.to(subject.data.latents.device)]
+                   for (subject, _), rows in zip(present, chosen, strict=True)]  # fmt: skip
+        contexts = [
+            subject.encode(template, vector).expand(count, -1, -1)
+            for (subject, count), template, vector in zip(present, templates, vectors, strict=True)
+        ]
+        if class_chosen:
+            for (pictures, count), rows in zip(classes, class_chosen, strict=True):
+                assert pictures is not None
+                latents.append(pictures.latents[rows.to(pictures.latents.device)])
+                contexts.append(pictures.context.expand(count, -1, -1))
+        prediction, target = self._predict(_joined(latents), _joined(contexts), generator)
+        photos = self.config.batch_size
+        parts = {"reconstruction": reconstruction_loss(prediction[:photos], target[:photos], _weights(present, chosen))}
+        likeness = parts["reconstruction"]
+        if class_chosen:
+            parts["prior"] = reconstruction_loss(prediction[photos:], target[photos:])
+            likeness = likeness + self.config.prior_weight * parts["prior"]
+        anchor = self._anchor_loss(present, vectors)
+        if anchor is None:
+            return StepLoss(likeness, parts)
         share = self.config.anchor_weight
-        total = (1 - share) * reconstruction + share * anchor
-        return StepLoss(total, {"reconstruction": reconstruction, "anchor": anchor})
+        return StepLoss((1 - share) * likeness + share * anchor, {**parts, "anchor": anchor})
 
     def after_step(self, step: int) -> None:
         """See `compinv_core.training_loop.TrainingTask`."""
-        if self.recoder is not None and self.recoder.after_step(step, self.vectors):
-            self._codes_to_device()
+        for subject in self.subjects:
+            subject.token.after_step(step)
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
         """See `compinv_core.training_loop.TrainingTask`."""
-        tensors = {"vectors": self._learned.detach()}
-        if self.recoder is not None:
-            tensors["codes"] = self.recoder.codes
+        tensors = {f"weights.{name}": parameter.detach() for name, parameter in self.weights.items()}
+        for index, subject in enumerate(self.subjects):
+            tensors |= {_state_name(name, index): value for name, value in subject.token.state_tensors().items()}
         return tensors
 
     def load_state_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """See `compinv_core.training_loop.TrainingTask`."""
         with torch.no_grad():
-            self._learned.copy_(tensors["vectors"])
-        if self.recoder is not None:
-            self.recoder.codes = tensors["codes"]
-            self._codes_to_device()
+            for name, parameter in self.weights.items():
+                parameter.copy_(tensors[f"weights.{name}"])
+        for index, subject in enumerate(self.subjects):
+            names = subject.token.state_tensors()
+            subject.token.load_state_tensors({name: tensors[_state_name(name, index)] for name in names})
 
-    def _codes_to_device(self) -> None:
-        if self.recoder is not None:
-            # Copies, since both may have been made under inference mode, whose tensors autograd does not take.
-            self._dictionary = self.recoder.anchors.vectors.to(self._learned, copy=True)
-            self._codes = self.recoder.codes.to(self._learned, copy=True)
+    def _mixture(self, batch: int) -> list[tuple[int, int]]:
+        """Return (index of a subject, photos of it in this batch) of the subjects that have any."""
+        number, size = len(self.subjects), self.config.batch_size
+        counts = [0] * number
+        for position in range(batch * size, (batch + 1) * size):
+            counts[position % number] += 1
+        return [(index, count) for index, count in enumerate(counts) if count]
+
+    def _predict(
+        self, latents: torch.Tensor, context: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        timesteps = torch.randint(self._num_timesteps, (len(latents),), generator=generator)
+        noise = torch.randn(latents.shape, generator=generator)
+        device = latents.device
+        return self._denoise(latents, noise.to(device), timesteps.to(device), context)
+
+    def _anchor_loss(
+        self, present: Sequence[tuple[Subject, int]], vectors: Sequence[torch.Tensor]
+    ) -> torch.Tensor | None:
+        """Mean anchor loss over the photos of the batch.
+
+        A concept then weighs as much here as in the reconstruction, so that each is pulled as it would be alone.
+        """
+        losses = [subject.token.anchor_loss(vector) for (subject, _), vector in zip(present, vectors, strict=True)]
+        weighted = [
+            loss if len(present) == 1 else loss * (count / self.config.batch_size)
+            for loss, (_, count) in zip(losses, present, strict=True)
+            if loss is not None
+        ]
+        return torch.stack(weighted).sum() if weighted else None
 
 
 def reconstruction_loss(
@@ -158,3 +237,24 @@ def reconstruction_loss(
         return error.mean()
     per_image = (error.mean(1, keepdim=True) * weights).sum((1, 2, 3)) / weights.sum((1, 2, 3))
     return per_image.mean()
+
+
+def _weights(present: Sequence[tuple[Subject, int]], chosen: Sequence[torch.Tensor]) -> torch.Tensor | None:
+    """Return the masks (B, 1, h, w) of the chosen photos, ones where a concept has none; None if no concept has any."""
+    if all(subject.data.weights is None for subject, _ in present):
+        return None
+    rows = []
+    for (subject, count), indices in zip(present, chosen, strict=True):
+        if subject.data.weights is None:
+            rows.append(torch.ones_like(subject.data.latents[:1, :1]).expand(count, -1, -1, -1))
+        else:
+            rows.append(subject.data.weights[indices.to(subject.data.weights.device)])
+    return _joined(rows)
+
+
+def _joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+
+
+def _state_name(name: str, index: int) -> str:
+    return name if index == 0 else f"{name}.{index}"

@@ -107,6 +107,21 @@ class InversionConfig:
             split_template(self.preview_prompt)
 
     @property
+    def token_rate(self) -> float:
+        """The learning rate of the token vectors."""
+        return self.learning_rate
+
+    @property
+    def prior_weight(self) -> float:
+        """Weight of the loss on class pictures; textual inversion leaves the model alone and needs none."""
+        return 0.0
+
+    @property
+    def trained_vectors(self) -> int | None:
+        """How many of a concept's vectors are trained; None for all."""
+        return 1 if self.preset == "official_2024" else None
+
+    @property
     def sentences(self) -> tuple[str, ...]:
         """The training templates in use."""
         return self.templates or TEMPLATES[self.template]

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from .errors import UserError
+from .optimizers import make_optimizer
 from .run_state import RunState, RunStore
 
 _TOTAL = "loss"
@@ -41,11 +42,11 @@ class TrainingTask(Protocol):
     """What the loop needs of a method."""
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the groups for `torch.optim.AdamW`, each with its parameters and learning rate."""
+        """Return the groups for the optimiser, each with its parameters and learning rate."""
         ...
 
-    def loss(self, generator: torch.Generator) -> StepLoss:
-        """Compute the loss of one step; all randomness comes from `generator` (CPU)."""
+    def loss(self, batch: int, generator: torch.Generator) -> StepLoss:
+        """Compute the loss of batch number `batch` (0-based); all randomness comes from `generator` (CPU)."""
         ...
 
     def after_step(self, step: int) -> None:
@@ -75,6 +76,10 @@ class LoopSettings:
     resume : bool
     scale_loss : bool
         Scale the loss before backward, for networks that compute in float16, whose small gradients would vanish.
+    accumulation : int
+        Batches per step, whose gradients are averaged.
+    optimizer : str
+        One of `compinv_core.optimizers.OPTIMIZERS`.
     """
 
     steps: int
@@ -82,6 +87,8 @@ class LoopSettings:
     save_every: int = 100
     resume: bool = True
     scale_loss: bool = False
+    accumulation: int = 1
+    optimizer: str = "adamw"
 
 
 @dataclass(frozen=True)
@@ -162,7 +169,7 @@ class _Loop:
         self, task: TrainingTask, settings: LoopSettings, store: RunStore | None, hooks: TrainingHooks
     ) -> None:
         self.task, self.settings, self.store, self.hooks = task, settings, store, hooks
-        self.optimizer = torch.optim.AdamW(task.parameter_groups(), weight_decay=0.0)
+        self.optimizer = make_optimizer(settings.optimizer, task.parameter_groups())
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.scale = _LossScale(settings.scale_loss, 2.0**13 if settings.scale_loss else 1.0)
@@ -186,16 +193,14 @@ class _Loop:
     def _one_step(self) -> None:
         before = self.generator.get_state()
         try:
-            self.hooks.before_step(self.step)
-            loss = self.task.loss(self.generator)
             self.optimizer.zero_grad(set_to_none=True)
-            (loss.total * self.scale.value if self.scale.enabled else loss.total).backward()
+            batches = [self._one_batch(number) for number in range(self.settings.accumulation)]
         except BaseException:
             # The step did not happen: with the generator put back, a resumed run draws the same numbers again.
             self.generator.set_state(before)
             self._save_interrupted()
             raise
-        self._update(loss)
+        self._update({name: _mean([parts[name] for parts in batches]) for name in batches[0]})
         parts = self.pending[-1]
         if self.step % _FLUSH_EVERY == 0:
             self._check_losses()
@@ -205,13 +210,22 @@ class _Loop:
             self._save_interrupted()
             raise
 
-    def _update(self, loss: StepLoss) -> None:
+    def _one_batch(self, number: int) -> dict[str, torch.Tensor]:
+        """Add the gradient of one of the step's batches; return its losses."""
+        self.hooks.before_step(self.step)
+        count = self.settings.accumulation
+        loss = self.task.loss(self.step * count + number, self.generator)
+        factor = (self.scale.value if self.scale.enabled else 1.0) / count
+        (loss.total if factor == 1.0 else loss.total * factor).backward()
+        return {_TOTAL: loss.total.detach(), **{name: part.detach() for name, part in loss.parts.items()}}
+
+    def _update(self, losses: dict[str, torch.Tensor]) -> None:
         if self.scale.unscale(self.parameters):
             self.optimizer.step()
         elif self.scale.value < 1.0:
             raise self._diverged()
         self.task.after_step(self.step)
-        self.pending.append({_TOTAL: loss.total.detach(), **{k: v.detach() for k, v in loss.parts.items()}})
+        self.pending.append(losses)
         self.step += 1
 
     def _flush(self) -> bool:
@@ -267,3 +281,7 @@ class _Loop:
         self.optimizer.load_state_dict({"state": state, "param_groups": fresh["param_groups"]})
         self.history = {name: list(values) for name, values in saved.facts["history"].items()}
         self.scale.value, self.scale.good_steps = saved.facts["loss_scale"], saved.facts["good_steps"]
+
+
+def _mean(values: list[torch.Tensor]) -> torch.Tensor:
+    return values[0] if len(values) == 1 else torch.stack(values).mean(0)

@@ -14,7 +14,8 @@ from ..anchors import REDUCTIONS, Anchors, equivalent_anchor_weight
 from ..concept import Concept
 from ..embedding_file import MAKER_KEY, anchors_to_text, check_replaceable, write_concept
 from ..errors import UserError
-from ..inversion import InversionConfig, InversionData, TextualInversion
+from ..inversion import Inversion, InversionConfig, InversionData, Subject
+from ..learned_token import LearnedToken
 from ..photos import stack_photos
 from ..recoding import AnchorRecoder
 from ..run_state import RunStore
@@ -118,7 +119,9 @@ def train_concept(
 
     encoded = encode_photos(model, vae, photos, masks)
     task, history = _run(model, clip, vae, config, encoded, dictionary, store, on_step)
-    concept = Concept(config.name, config.superclass, task.vectors.detach().float().cpu(), _metadata(config, task))
+    concept = Concept(
+        config.name, config.superclass, task.subjects[0].token.vectors.detach().float().cpu(), _metadata(config, task)
+    )
     if embedding_path is not None:
         write_concept(concept, embedding_path)
     return TrainingResult(concept, history["loss"], history)
@@ -133,7 +136,7 @@ def _run(
     dictionary: Anchors | None,
     store: RunStore | None,
     on_step: Callable[[int, Mapping[str, torch.Tensor]], None] | None,
-) -> tuple[TextualInversion, dict[str, list[float]]]:
+) -> tuple[Inversion, dict[str, list[float]]]:
     """Open the model for gradients, train, and close it again whatever happens."""
     latents, weights = encoded
     shape = (config.batch_size, *latents.shape[1:])
@@ -150,8 +153,9 @@ def _run(
             return encoder(index, vectors).to(session.device)
 
         on_device = None if weights is None else weights.to(session.device)
-        data = InversionData(latents.to(session.device), on_device, session.num_timesteps)
-        task = TextualInversion(config, data, initial.to(session.device), session.denoise, encode, recoder)
+        data = InversionData(latents.to(session.device), on_device)
+        token = LearnedToken(initial.to(session.device), recoder, config.reduction, config.trained_vectors)
+        task = Inversion(config, [Subject(token, data, encode)], session.num_timesteps, session.denoise)
         progress = _progress(config, task, encoder, (model, clip, vae), shape[1:])
 
         def after_step(steps_done: int, losses: Mapping[str, torch.Tensor]) -> None:
@@ -189,7 +193,7 @@ def initial_vectors(clip: CLIP, word: str, count: int) -> torch.Tensor:
 
 def _progress(
     config: InversionConfig,
-    task: TextualInversion,
+    task: Inversion,
     encoder: TemplateEncoder,
     host_objects: tuple[ModelPatcher, CLIP, VAE],
     latent_shape: tuple[int, ...],
@@ -200,7 +204,7 @@ def _progress(
 
     def preview():
         with torch.no_grad():
-            context = encoder(len(config.sentences), task.vectors)
+            context = encoder(len(config.sentences), task.subjects[0].token.vectors)
         return sampler.render(context)
 
     return TrainingProgress(config.steps, config.preview_every, preview)
@@ -235,11 +239,11 @@ def _log_equivalent_weights(config: InversionConfig) -> None:
     logger.info("anchor_weight %g under %s equals %s.", config.anchor_weight, config.reduction, " and ".join(others))
 
 
-def _metadata(config: InversionConfig, task: TextualInversion) -> dict[str, str]:
+def _metadata(config: InversionConfig, task: Inversion) -> dict[str, str]:
     """Return everything about the making of a concept, as text for the file's header."""
     import comfyui_version
 
-    active = {} if task.recoder is None else task.recoder.active()
+    active = {} if task.subjects[0].token.recoder is None else task.subjects[0].token.recoder.active()
     settings = asdict(config)
     for shown_elsewhere in ("name", "superclass", "resume", "save_every", "preview_every", "preview_prompt"):
         settings.pop(shown_elsewhere)

@@ -9,7 +9,8 @@ import torch
 
 from compinv_core.anchors import Anchors, anchor_mean
 from compinv_core.errors import UserError
-from compinv_core.inversion import InversionConfig, InversionData, TextualInversion, reconstruction_loss
+from compinv_core.inversion import Inversion, InversionConfig, InversionData, Subject, reconstruction_loss
+from compinv_core.learned_token import LearnedToken
 from compinv_core.prompts import TEMPLATES, split_template
 from compinv_core.recoding import AnchorRecoder
 from compinv_core.training_loop import LoopSettings, train
@@ -20,7 +21,7 @@ ANCHORS = Anchors(
 )
 
 
-def a_task(with_anchors: bool = True, mask: bool = False, **settings: Any) -> TextualInversion:
+def a_task(with_anchors: bool = True, mask: bool = False, **settings: Any) -> Inversion:
     config = InversionConfig("x", "cat", **{"batch_size": 2, "learning_rate": 0.05, "recode_every": 0, **settings})
     generator = torch.Generator().manual_seed(1)
     latents = torch.randn(3, 4, 2, 2, generator=generator)
@@ -34,7 +35,8 @@ def a_task(with_anchors: bool = True, mask: bool = False, **settings: Any) -> Te
         return vectors.sum(0).reshape(1, 1, WIDTH).expand(1, 77, WIDTH) * (1 + index / 10)
 
     recoder = AnchorRecoder(ANCHORS, 0, config.num_vectors, config.recoder_settings()) if with_anchors else None
-    return TextualInversion(config, InversionData(latents, weights, 10), initial, denoise, encode, recoder)
+    token = LearnedToken(initial, recoder, config.reduction, config.trained_vectors)
+    return Inversion(config, [Subject(token, InversionData(latents, weights), encode)], 10, denoise)
 
 
 def test_reconstruction_is_the_mean_squared_error() -> None:
@@ -66,43 +68,47 @@ def test_masked_reconstruction_gradient() -> None:
 
 def test_total_loss_is_the_weighted_sum() -> None:
     task = a_task(anchor_weight=0.3)
-    loss = task.loss(torch.Generator().manual_seed(0))
+    loss = task.loss(0, torch.Generator().manual_seed(0))
     expected = 0.7 * loss.parts["reconstruction"] + 0.3 * loss.parts["anchor"]
     assert float(loss.total.detach()) == pytest.approx(float(expected.detach()))
 
 
 def test_without_anchors_the_loss_is_the_reconstruction() -> None:
-    loss = a_task(with_anchors=False).loss(torch.Generator().manual_seed(0))
+    loss = a_task(with_anchors=False).loss(0, torch.Generator().manual_seed(0))
     assert loss.total is loss.parts["reconstruction"] and set(loss.parts) == {"reconstruction"}
 
 
 def test_at_full_weight_training_ends_at_the_anchors() -> None:
     task = a_task(anchor_weight=1.0, num_vectors=2)
     train(task, LoopSettings(steps=500))
-    assert task.recoder is not None
-    assert torch.allclose(task.vectors, anchor_mean(ANCHORS.vectors, task.recoder.codes), atol=1e-2)
+    assert task.subjects[0].token.recoder is not None
+    assert torch.allclose(
+        task.subjects[0].token.vectors, anchor_mean(ANCHORS.vectors, task.subjects[0].token.recoder.codes), atol=1e-2
+    )
 
 
 def test_every_vector_is_trained() -> None:
     task = a_task(num_vectors=3)
-    before = task.vectors.detach().clone()
+    before = task.subjects[0].token.vectors.detach().clone()
     train(task, LoopSettings(steps=3))
-    assert ((task.vectors - before).abs().amax(1) > 0.01).all()
+    assert ((task.subjects[0].token.vectors - before).abs().amax(1) > 0.01).all()
 
 
 def test_the_official_preset_trains_the_first_vector_only_and_never_recodes() -> None:
     task = a_task(num_vectors=3, preset="official_2024", recode_every=1, anchor_reduction="sum")
-    before = task.vectors.detach().clone()
+    before = task.subjects[0].token.vectors.detach().clone()
     train(task, LoopSettings(steps=3))
-    assert torch.equal(task.vectors[1:], before[1:]) and not torch.equal(task.vectors[0], before[0])
-    assert task.recoder is not None and task.recoder.active() == {"cat": 1.0}
+    assert torch.equal(task.subjects[0].token.vectors[1:], before[1:]) and not torch.equal(
+        task.subjects[0].token.vectors[0], before[0]
+    )
+    assert task.subjects[0].token.recoder is not None and task.subjects[0].token.recoder.active() == {"cat": 1.0}
     assert task.config.reduction == "seq_mean"
 
 
 def test_mask_changes_what_is_learned() -> None:
     plain, masked = a_task(False), a_task(False, mask=True)
     generators = [torch.Generator().manual_seed(5) for _ in range(2)]
-    losses = [float(task.loss(g).total.detach()) for task, g in zip((plain, masked), generators, strict=True)]
+    losses = [float(task.loss(0, g).total.detach()) for task, g in zip((plain, masked), generators, strict=True)]
     assert losses[0] != pytest.approx(losses[1])
 
 
@@ -110,7 +116,7 @@ def test_codes_travel_with_the_state() -> None:
     task, other = a_task(recode_every=1), a_task(recode_every=1)
     train(task, LoopSettings(steps=3))
     other.load_state_tensors({name: tensor.clone() for name, tensor in task.state_tensors().items()})
-    losses = [float(t.loss(torch.Generator().manual_seed(7)).total.detach()) for t in (task, other)]
+    losses = [float(t.loss(0, torch.Generator().manual_seed(7)).total.detach()) for t in (task, other)]
     assert losses[0] == losses[1]
 
 

@@ -29,7 +29,7 @@ class NoisyRegression:
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [{"params": [self.weight], "lr": 0.05}, {"params": [self.bias], "lr": 0.01}]
 
-    def loss(self, generator: torch.Generator) -> StepLoss:
+    def loss(self, batch: int, generator: torch.Generator) -> StepLoss:
         target = torch.randn(5, generator=generator)
         if self.calls == self.fail_at:
             raise Stop
@@ -161,8 +161,8 @@ def test_different_seeds_differ(uninterrupted: tuple) -> None:
 
 
 class Diverging(NoisyRegression):
-    def loss(self, generator: torch.Generator) -> StepLoss:
-        loss = super().loss(generator)
+    def loss(self, batch: int, generator: torch.Generator) -> StepLoss:
+        loss = super().loss(batch, generator)
         return StepLoss(loss.total * (float("nan") if self.calls > 15 else 1.0), loss.parts)
 
 
@@ -175,7 +175,7 @@ def test_divergence_gets_a_sentence_and_is_not_saved(tmp_path: Path) -> None:
 class HalfPrecision(NoisyRegression):
     """Gradients pass through float16 and are small enough to vanish there; one of them overflows."""
 
-    def loss(self, generator: torch.Generator) -> StepLoss:
+    def loss(self, batch: int, generator: torch.Generator) -> StepLoss:
         self.calls += 1
         half = self.weight.half()
         size = 1e5 if self.calls == 3 else 1e-6

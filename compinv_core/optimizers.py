@@ -1,0 +1,71 @@
+"""The optimisers to choose from; they differ in the memory that their states take beside the trained weights."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import torch
+
+from .errors import UserError
+
+OPTIMIZERS = ("adamw", "adamw_8bit", "adafactor")
+
+# Bytes of optimiser state per trained number. Adafactor keeps a row and a column for each matrix, next to nothing.
+STATE_BYTES = {"adamw": 8.0, "adamw_8bit": 2.1, "adafactor": 0.05}
+
+_EIGHT_BIT_LIBRARY = "bitsandbytes"
+
+
+def check_optimizer(name: str, device: torch.device) -> None:
+    """Refuse an optimiser that cannot run here.
+
+    Parameters
+    ----------
+    name : str
+        One of `OPTIMIZERS`.
+    device : torch.device
+        Where the weights are trained.
+
+    Raises
+    ------
+    UserError
+    """
+    if name == "adamw_8bit" and device.type != "cuda":
+        raise UserError(
+            f"optimizer adamw_8bit runs on NVIDIA and AMD graphics cards only, and this model trains on {device.type}; "
+            "choose adafactor, which saves even more memory."
+        )
+    if name == "adamw_8bit" and importlib.util.find_spec(_EIGHT_BIT_LIBRARY) is None:
+        raise UserError(
+            "optimizer adamw_8bit needs the library bitsandbytes; install it into ComfyUI's Python "
+            "(pip install bitsandbytes), or choose adafactor."
+        )
+
+
+def make_optimizer(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Return an optimiser without weight decay.
+
+    Parameters
+    ----------
+    name : {"adamw", "adamw_8bit", "adafactor"}
+        ``adamw`` is PyTorch's, ``adamw_8bit`` bitsandbytes', ``adafactor`` that of transformers with a fixed rate and
+        factored second moments.
+    groups : list of dict
+        Parameters and learning rate of each group.
+
+    Returns
+    -------
+    torch.optim.Optimizer
+    """
+    if name == "adamw":
+        return torch.optim.AdamW(groups, weight_decay=0.0)
+    if name == "adamw_8bit":
+        from bitsandbytes.optim import AdamW8bit  # pyright: ignore[reportMissingImports]
+
+        return AdamW8bit(groups, weight_decay=0.0)
+    if name == "adafactor":
+        from transformers.optimization import Adafactor
+
+        return Adafactor(groups, scale_parameter=False, relative_step=False, weight_decay=0.0)
+    raise UserError(f"optimizer is {name!r}; choose one of {', '.join(OPTIMIZERS)}.")
