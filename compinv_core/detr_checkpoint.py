@@ -1,0 +1,153 @@
+"""A DETR as `transformers` saves it, read from a folder, with its ResNet made free of `timm`.
+
+The files of DETR's authors name their ResNet's tensors as `timm` does and so need that package. `transformers` has the
+same ResNet of its own; renaming the tensors gives equal numbers without `timm`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .errors import UserError
+
+CONFIG_FILE = "config.json"
+PROCESSOR_FILE = "preprocessor_config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+_RESNETS: dict[str, dict[str, Any]] = {
+    "resnet18": {"depths": [2, 2, 2, 2], "layer_type": "basic", "hidden_sizes": [64, 128, 256, 512]},
+    "resnet34": {"depths": [3, 4, 6, 3], "layer_type": "basic", "hidden_sizes": [64, 128, 256, 512]},
+    "resnet50": {"depths": [3, 4, 6, 3], "layer_type": "bottleneck", "hidden_sizes": [256, 512, 1024, 2048]},
+    "resnet101": {"depths": [3, 4, 23, 3], "layer_type": "bottleneck", "hidden_sizes": [256, 512, 1024, 2048]},
+}
+_TIMM_SETTINGS = ("backbone", "backbone_kwargs", "backbone_config", "use_timm_backbone", "use_pretrained_backbone")
+_BACKBONE_KEY = re.compile(r"(.*backbone\.(?:conv_encoder\.)?model\.)(.*)")
+
+
+@dataclass(frozen=True)
+class DetrCheckpoint:
+    """What a folder holds.
+
+    Parameters
+    ----------
+    settings : dict
+        Of `transformers.DetrConfig`; the backbone is a ResNet of `transformers`.
+    processor : dict or None
+        Of the image processor; None where the folder has none.
+    weights : dict of str to Tensor
+        Names as in the file, but for the backbone's.
+    """
+
+    settings: dict[str, Any]
+    processor: dict[str, Any] | None
+    weights: dict[str, Tensor]
+
+
+def read_detr_checkpoint(folder: Path) -> DetrCheckpoint:
+    """Read a folder with ``config.json`` and ``model.safetensors``.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    DetrCheckpoint
+
+    Raises
+    ------
+    UserError
+        When a file is missing or broken, the model is no DETR, or its backbone is no ResNet.
+    """
+    settings = _read_json(folder, CONFIG_FILE)
+    if settings.get("model_type") != "detr":
+        raise UserError(
+            f"The model in {folder.name} is of the type {settings.get('model_type')!r}; choose a folder with a DETR."
+        )
+    processor = _read_json(folder, PROCESSOR_FILE) if (folder / PROCESSOR_FILE).is_file() else None
+    backbone = _timm_backbone(settings)
+    weights = _read_weights(folder)
+    if backbone is None:
+        return DetrCheckpoint(settings, processor, weights)
+    if backbone not in _RESNETS or settings.get("dilation"):
+        dilated = " with dilation" if settings.get("dilation") else ""
+        raise UserError(
+            f"The DETR in {folder.name} has the backbone {backbone}{dilated}, which only timm can make; "
+            f"choose one with {', '.join(_RESNETS)}, such as facebook/detr-resnet-50."
+        )
+    plain = {key: value for key, value in settings.items() if key not in _TIMM_SETTINGS}
+    resnet = {"model_type": "resnet", "out_features": ["stage4"], **_RESNETS[backbone]}
+    layers = 3 if _RESNETS[backbone]["layer_type"] == "bottleneck" else 2
+    return DetrCheckpoint(
+        {**plain, "use_timm_backbone": False, "backbone_config": resnet},
+        processor,
+        {_without_timm(key, layers): tensor for key, tensor in weights.items()},
+    )
+
+
+def _timm_backbone(settings: Mapping[str, Any]) -> str | None:
+    """Name of the backbone where it is one of timm's; older files leave out what was the default then."""
+    config = settings.get("backbone_config")
+    if isinstance(config, Mapping):
+        return str(config.get("backbone")) if config.get("model_type") == "timm_backbone" else None
+    if settings.get("use_timm_backbone", True):
+        return str(settings.get("backbone") or "resnet50")
+    return None
+
+
+def _without_timm(key: str, layers: int) -> str:
+    """The name that `transformers`' ResNet has for a tensor of timm's; `layers` is the convolutions of a block."""
+    found = _BACKBONE_KEY.fullmatch(key)
+    if found is None:
+        return key
+    prefix, name = found.groups()
+    for pattern, replacement in (
+        (r"conv1\.", "embedder.embedder.convolution."),
+        (r"bn1\.", "embedder.embedder.normalization."),
+        (r"layer(\d)\.(\d+)\.downsample\.0\.", r"encoder.stages.\1.layers.\2.shortcut.convolution."),
+        (r"layer(\d)\.(\d+)\.downsample\.1\.", r"encoder.stages.\1.layers.\2.shortcut.normalization."),
+        (rf"layer(\d)\.(\d+)\.conv([1-{layers}])\.", r"encoder.stages.\1.layers.\2.layer.\3.convolution."),
+        (rf"layer(\d)\.(\d+)\.bn([1-{layers}])\.", r"encoder.stages.\1.layers.\2.layer.\3.normalization."),
+    ):
+        if re.match(pattern, name):
+            renamed = re.sub(f"^{pattern}", replacement, name)
+            # timm counts stages and the layers of a block from one.
+            return prefix + re.sub(r"(stages|layer)\.(\d+)", lambda m: f"{m[1]}.{int(m[2]) - 1}", renamed)
+    return key
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"The detector folder {folder.name!r} has no {name}; put a DETR as transformers saves it into "
+            "models/compinv/detectors."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{name} in {folder.name} is not readable ({error}); download the detector again.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{name} in {folder.name} holds no settings; download the detector again.")
+    return content
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise UserError(
+            f"The detector folder {folder.name!r} has no {WEIGHTS_FILE}; save the model with safetensors, other "
+            "formats are not read."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (no dict)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{WEIGHTS_FILE} in {folder.name} is broken ({error}); download the detector again.") from error

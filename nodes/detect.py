@@ -1,0 +1,101 @@
+"""Nodes that find objects in pictures."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..compinv_core.bounding_boxes import detections_to_bounding_boxes
+from ..compinv_core.host.detector_files import detector_names
+from ..compinv_core.host.detectors import DETR, YOLO, detector_fingerprint, load_detector
+from .sockets import Detector
+
+_CATEGORY = "compositional inversion"
+
+
+class LoadDetector(io.ComfyNode):
+    """A detector from disk, or from the hub where the person picks one of its names."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CompInvLoadDetector",
+            display_name="Load Detector",
+            category=_CATEGORY,
+            description="Loads a network that finds objects: a DETR (transformers) or a YOLO (ultralytics).",
+            search_aliases=["compinv", "detr", "yolo", "ultralytics", "object detection", "bbox detector"],
+            inputs=[
+                io.Combo.Input(
+                    "backend",
+                    options=[DETR, YOLO],
+                    default=DETR,
+                    tooltip="Kind of the network. detr: a folder of transformers, the paper's choice. yolo: a .pt file "
+                    "of ultralytics; nothing in it is run, only its weights are read.",
+                ),
+                io.Combo.Input(
+                    "model",
+                    options=detector_names(),
+                    tooltip="The detector. The two facebook names are downloaded when they are first used (170 and "
+                    "240 MB, into models/compinv/detectors); nothing else is ever downloaded. All others are paths "
+                    "below models/: DETR folders in compinv/detectors, YOLO files there and in ultralytics. The paper: "
+                    "DETR.",
+                ),
+                io.Float.Input(
+                    "threshold",
+                    default=0.8,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Least score of a found object, 0 to 1. The paper: 0.8. YOLO's scores are lower; 0.25 to "
+                    "0.5 is usual there.",
+                ),
+                io.String.Input(
+                    "path",
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    tooltip="A detector elsewhere below models/, such as my-models/shapes.pt; it takes the place of "
+                    "model. Empty: model counts.",
+                ),
+            ],
+            outputs=[Detector.Output(display_name="detector", tooltip="For Detect, and for collecting layouts.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, backend, model, threshold, path="") -> tuple:
+        return (backend, model, threshold, path, detector_fingerprint(path.strip() or model))
+
+    @classmethod
+    def execute(cls, backend, model, threshold, path="") -> io.NodeOutput:
+        return io.NodeOutput(load_detector(backend, path.strip() or model, threshold))
+
+
+class Detect(io.ComfyNode):
+    """Pictures to bounding boxes."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CompInvDetect",
+            display_name="Detect",
+            category=_CATEGORY,
+            description="Finds objects in pictures: boxes in pixels with label and score, the best first.",
+            search_aliases=["compinv", "object detection", "find objects", "bounding box", "BOUNDING_BOX", "bbox"],
+            inputs=[
+                Detector.Input("detector", tooltip="From Load Detector."),
+                io.Image.Input("image", tooltip="Pictures of any size in pixels; each is looked at by itself."),
+            ],
+            outputs=[
+                io.BoundingBox.Output(
+                    display_name="bboxes",
+                    tooltip="One list of boxes per picture. For Layout From Boxes and Draw BBoxes.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, detector, image) -> io.NodeOutput:
+        height, width = image.shape[1:3]
+        return io.NodeOutput(detections_to_bounding_boxes(detector.detect(image), width, height))
+
+
+NODES = [LoadDetector, Detect]
