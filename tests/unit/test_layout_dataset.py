@@ -1,0 +1,134 @@
+"""The layout data set: balance, both orders, resuming, and COCO's format as COCO's own tools read it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from compinv_core.detections import Detection
+from compinv_core.errors import UserError
+from compinv_core.layout_dataset import LayoutStore, batches, choose_pairs, plan_images, read_dataset
+
+NOUNS = ("cat", "boat", "moon", "tree")
+PAIRS = (("cat", "boat"), ("moon", "tree"), ("cat", "moon"))
+SETTINGS = {
+    "text_encoder": "abc", "detector": "judge", "template": "a {} and a {}", "vocabulary": list(NOUNS),
+    "pairs": [list(pair) for pair in PAIRS], "seed": 0,
+}  # fmt: skip
+
+
+def found(image, missing: bool = False) -> tuple[Detection | None, Detection | None]:
+    shift = image.image_id / 1000
+    first = Detection(image.nouns[0], 0.9, (0.1, 0.2 + shift, 0.5, 0.6 + shift))
+    return first, None if missing else Detection(image.nouns[1], 0.8, (0.5, 0.25, 1.0, 0.75))
+
+
+def fill(folder: Path, images: list, missing: tuple[int, ...] = ()) -> LayoutStore:
+    store = LayoutStore(folder, SETTINGS)
+    for batch in batches(store.missing(images), 2):
+        store.add([(image, found(image, image.image_id in missing)) for image in batch], (200, 100))
+    return store
+
+
+def test_pairs_use_all_nouns_equally() -> None:
+    nouns = [f"noun{i}" for i in range(16)]
+    pairs = choose_pairs(nouns, 24, seed=0)
+    assert len({frozenset(pair) for pair in pairs}) == 24
+    assert set(Counter(itertools.chain(*pairs)).values()) == {3}
+    assert choose_pairs(nouns, 24, seed=0) == pairs != choose_pairs(nouns, 24, seed=1)
+    assert len(choose_pairs(NOUNS, 100, seed=0)) == 6
+
+
+def test_plan_is_balanced_and_has_both_orders() -> None:
+    plan = plan_images(PAIRS, 4, seed=0)
+    assert [image.image_id for image in plan] == list(range(1, 13))
+    assert Counter(image.nouns for image in plan) == {order: 2 for pair in PAIRS for order in (pair, pair[::-1])}
+    assert len({image.seed for image in plan}) == 12 and all(0 <= image.seed < 2**63 for image in plan)
+    # More pictures per pair leave the first ones as they are.
+    assert plan_images(PAIRS, 6, seed=0)[:12] == plan
+    assert plan_images(PAIRS, 4, seed=1)[0].seed != plan[0].seed
+
+
+def test_batches_share_a_prompt_and_hold_every_picture_once() -> None:
+    plan = plan_images(PAIRS, 5, seed=0)
+    groups = list(batches(plan, 2))
+    assert all(len({image.nouns for image in group}) == 1 and len(group) <= 2 for group in groups)
+    assert sorted(image.image_id for group in groups for image in group) == list(range(1, 16))
+
+
+def test_coco_tools_read_the_annotations(tmp_path: Path) -> None:
+    coco = pytest.importorskip("pycocotools.coco")
+    fill(tmp_path / "set", plan_images(PAIRS, 2, seed=0), missing=(2,))
+    with contextlib.redirect_stdout(io.StringIO()):
+        tool = coco.COCO(str(tmp_path / "set" / "annotations.json"))
+    assert sorted(tool.getImgIds()) == [1, 2, 3, 4, 5, 6]
+    assert len(set(tool.getAnnIds())) == 11
+    boats = tool.getAnnIds(catIds=tool.getCatIds(catNms=["boat"]))
+    assert [tool.loadAnns(i)[0]["image_id"] for i in boats] == [1, 4]
+    (annotation,) = tool.loadAnns(tool.getAnnIds(imgIds=[2]))
+    assert annotation["bbox"] == pytest.approx([20, 20.2, 80, 40])
+    assert annotation["area"] == pytest.approx(3200)
+    image = tool.loadImgs(4)[0]
+    assert (image["file_name"], image["caption"]) == ("images/000004.png", "a boat and a cat")
+
+
+def test_data_set_knows_what_was_found_and_what_is_missing(tmp_path: Path) -> None:
+    store = fill(tmp_path / "set", plan_images(PAIRS, 2, seed=0), missing=(2,))
+    dataset = read_dataset(tmp_path / "set")
+    assert dataset == store.dataset()
+    assert (dataset.pictures, dataset.incomplete, len(dataset.annotations)) == (6, 1, 5)
+    assert dataset.pairs == PAIRS and dataset.detector == "judge" and dataset.template == "a {} and a {}"
+    assert dataset.annotations[2].nouns == ("boat", "cat")
+    assert dataset.annotations[2].boxes[0] == pytest.approx((0.1, 0.204, 0.5, 0.604))
+    assert dataset.annotations[2].boxes[1] == pytest.approx((0.5, 0.25, 1.0, 0.75))
+
+
+def test_an_interrupted_data_set_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
+    plan = plan_images(PAIRS, 4, seed=0)
+    fill(tmp_path / "whole", plan)
+    store = LayoutStore(tmp_path / "cut", SETTINGS)
+    for batch in itertools.islice(batches(plan, 2), 3):
+        store.add([(image, found(image)) for image in batch], (200, 100))
+    assert len(LayoutStore(tmp_path / "cut", SETTINGS).missing(plan)) == 6
+    fill(tmp_path / "cut", plan)
+    texts = [(tmp_path / name / "annotations.json").read_text() for name in ("whole", "cut")]
+    assert texts[0] == texts[1]
+    assert not LayoutStore(tmp_path / "cut", SETTINGS).missing(plan)
+
+
+def test_a_data_set_can_grow(tmp_path: Path) -> None:
+    fill(tmp_path / "set", plan_images(PAIRS, 2, seed=0))
+    store = LayoutStore(tmp_path / "set", SETTINGS)
+    assert [image.image_id for image in store.missing(plan_images(PAIRS, 3, seed=0))] == [7, 8, 9]
+
+
+def test_other_settings_get_a_sentence_and_change_nothing(tmp_path: Path) -> None:
+    fill(tmp_path / "set", plan_images(PAIRS, 1, seed=0))
+    before = {path: path.read_bytes() for path in (tmp_path / "set").iterdir()}
+    with pytest.raises(UserError, match="another detector and another seed"):
+        LayoutStore(tmp_path / "set", {**SETTINGS, "seed": 1, "detector": "yolo"})
+    assert {path: path.read_bytes() for path in (tmp_path / "set").iterdir()} == before
+
+
+@pytest.mark.parametrize(("name", "text"), [("manifest.json", "{"), ("manifest.json", "[]"), ("annotations.json", "x")])
+def test_broken_files_get_a_sentence(tmp_path: Path, name: str, text: str) -> None:
+    fill(tmp_path / "set", plan_images(PAIRS, 1, seed=0))
+    (tmp_path / "set" / name).write_text(text)
+    for attempt in (lambda: LayoutStore(tmp_path / "set", SETTINGS), lambda: read_dataset(tmp_path / "set")):
+        with pytest.raises(UserError, match="set/"):
+            attempt()
+
+
+def test_foreign_folders_get_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no layout data set"):
+        read_dataset(tmp_path)
+    (tmp_path / "manifest.json").write_text(json.dumps({"format": "other"}))
+    (tmp_path / "annotations.json").write_text(json.dumps({}))
+    with pytest.raises(UserError, match="not of this pack"):
+        read_dataset(tmp_path)
