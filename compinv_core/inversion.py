@@ -102,6 +102,8 @@ class Inversion:
         (B, C, h, w).
     weights : mapping of str to Parameter, optional
         Weights of the diffusion model that are trained, too.
+    prior_weight : float, default 1
+        w, the weight of the loss on pictures of the class.
     """
 
     def __init__(
@@ -111,9 +113,10 @@ class Inversion:
         num_timesteps: int,
         denoise: Denoise,
         weights: Mapping[str, torch.nn.Parameter] | None = None,
+        prior_weight: float = 1.0,
     ) -> None:
         self.config, self.subjects, self.weights = config, tuple(subjects), dict(weights or {})
-        self._num_timesteps, self._denoise = num_timesteps, denoise
+        self._num_timesteps, self._denoise, self._prior_weight = num_timesteps, denoise, prior_weight
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """See `compinv_core.training_loop.TrainingTask`."""
@@ -154,7 +157,7 @@ class Inversion:
         likeness = parts["reconstruction"]
         if class_chosen:
             parts["prior"] = reconstruction_loss(prediction[photos:], target[photos:])
-            likeness = likeness + self.config.prior_weight * parts["prior"]
+            likeness = likeness + self._prior_weight * parts["prior"]
         anchor = self._anchor_loss(present, vectors)
         if anchor is None:
             return StepLoss(likeness, parts)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 from .anchors import REDUCTIONS
+from .checks import check_choice, check_positive, check_range
 from .concept import check_name
-from .errors import UserError
+from .concept_images import MOST_VECTORS, check_superclass
 from .prompts import TEMPLATES, split_template
 from .recoding import RecoderSettings
 from .sparse_coding import CODERS
+from .training_loop import LoopSettings
 
 PRESETS = ("paper", "official_2024")
 
@@ -58,6 +61,9 @@ class InversionConfig:
         See `compinv_core.recoding.RecoderSettings`.
     """
 
+    method: ClassVar[str] = "textual inversion"
+    node_name: ClassVar[str] = "Train Concept"
+
     name: str
     superclass: str
     init_word: str = ""
@@ -83,24 +89,21 @@ class InversionConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", check_name(self.name))
-        object.__setattr__(self, "superclass", " ".join(self.superclass.split()))
+        object.__setattr__(self, "superclass", check_superclass(self.superclass))
         object.__setattr__(self, "init_word", " ".join(self.init_word.split()) or self.superclass)
-        if not self.superclass:
-            raise UserError("superclass is empty; type the ordinary noun for the concept, such as cat.")
-        _check_choice("sparse_coder", self.sparse_coder, CODERS)
-        _check_choice("anchor_reduction", self.anchor_reduction, REDUCTIONS)
-        _check_choice("template", self.template, tuple(TEMPLATES))
-        _check_choice("preset", self.preset, PRESETS)
-        _check_range("num_vectors", self.num_vectors, 1, 75)
-        _check_range("steps", self.steps, 1, None)
-        _check_range("batch_size", self.batch_size, 1, None)
-        _check_range("max_active_anchors", self.max_active_anchors, 1, None)
-        _check_range("anchor_weight", self.anchor_weight, 0, 1)
-        _check_range("superclass_share", self.superclass_share, 0, 1)
+        check_choice("sparse_coder", self.sparse_coder, CODERS)
+        check_choice("anchor_reduction", self.anchor_reduction, REDUCTIONS)
+        check_choice("template", self.template, tuple(TEMPLATES))
+        check_choice("preset", self.preset, PRESETS)
+        check_range("num_vectors", self.num_vectors, 1, MOST_VECTORS)
+        check_range("steps", self.steps, 1)
+        check_range("batch_size", self.batch_size, 1)
+        check_range("max_active_anchors", self.max_active_anchors, 1)
+        check_range("anchor_weight", self.anchor_weight, 0, 1)
+        check_range("superclass_share", self.superclass_share, 0, 1)
         for name in ("recode_every", "preview_every", "save_every"):
-            _check_range(name, getattr(self, name), 0, None)
-        if not self.learning_rate > 0:
-            raise UserError(f"learning_rate is {self.learning_rate}; give a number above 0.")
+            check_range(name, getattr(self, name), 0)
+        check_positive("learning_rate", self.learning_rate)
         for template in self.sentences:
             split_template(template)
         if self.preview_every:
@@ -110,11 +113,6 @@ class InversionConfig:
     def token_rate(self) -> float:
         """The learning rate of the token vectors."""
         return self.learning_rate
-
-    @property
-    def prior_weight(self) -> float:
-        """Weight of the loss on class pictures; textual inversion leaves the model alone and needs none."""
-        return 0.0
 
     @property
     def trained_vectors(self) -> int | None:
@@ -147,6 +145,35 @@ class InversionConfig:
             superclass_share=self.superclass_share,
         )
 
+    def trains_weight(self, name: str) -> bool:
+        """Tell whether a weight of the diffusion model is trained.
+
+        Parameters
+        ----------
+        name : str
+            Of the parameter, as the host's network names it.
+
+        Returns
+        -------
+        bool
+            False in textual inversion.
+        """
+        return False
+
+    def loop_settings(self, scale_loss: bool) -> LoopSettings:
+        """Return the settings of the training loop.
+
+        Parameters
+        ----------
+        scale_loss : bool
+            Whether the network computes in float16.
+
+        Returns
+        -------
+        LoopSettings
+        """
+        return LoopSettings(self.steps, self.seed, self.save_every, self.resume, scale_loss)
+
     def fingerprint(self) -> dict[str, str]:
         """Return the settings that the learned bits depend on, as text.
 
@@ -155,14 +182,3 @@ class InversionConfig:
         dict of str to str
         """
         return {key: repr(value) for key, value in asdict(self).items() if key not in _NOT_IN_FINGERPRINT}
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UserError(f"{name} is {value!r}; choose one of {', '.join(choices)}.")
-
-
-def _check_range(name: str, value: float, low: float, high: float | None) -> None:
-    if not (value >= low and (high is None or value <= high)):
-        wanted = f"at least {low}" if high is None else f"between {low} and {high}"
-        raise UserError(f"{name} is {value}; give a number {wanted}.")

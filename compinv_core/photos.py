@@ -11,13 +11,15 @@ from .errors import UserError
 _SMALLEST_SIDE = 64
 
 
-def stack_photos(images: Sequence[torch.Tensor]) -> torch.Tensor:
+def stack_photos(images: Sequence[torch.Tensor], input_name: str = "images") -> torch.Tensor:
     """Join image batches into one; refuse what cannot be learned from.
 
     Parameters
     ----------
     images : sequence of Tensor (b, H, W, C), float, 0 to 1
         Batches as they come from the graph; an alpha channel is dropped.
+    input_name : str
+        The input to be named in the sentence.
 
     Returns
     -------
@@ -28,21 +30,23 @@ def stack_photos(images: Sequence[torch.Tensor]) -> torch.Tensor:
     UserError
     """
     if sum(batch.shape[0] for batch in images) == 0:
-        raise UserError("images is empty; connect at least one photo of the concept, better three to five.")
+        raise UserError(f"{input_name} is empty; connect at least one picture, better three to five.")
     for batch in images:
         if batch.ndim != 4 or batch.shape[-1] not in (3, 4):
-            raise UserError(f"images has shape {tuple(batch.shape)}; expected colour images (batch, height, width, 3).")
+            raise UserError(
+                f"{input_name} has shape {tuple(batch.shape)}; expected colour images (batch, height, width, 3)."
+            )
     sizes = {f"{batch.shape[2]}x{batch.shape[1]}": batch.shape[1:3] for batch in images if batch.shape[0]}
     if len(sizes) > 1:
         raise UserError(
-            f"images have different sizes ({', '.join(sizes)}); bring them to one size first, "
+            f"{input_name} have different sizes ({', '.join(sizes)}); bring them to one size first, "
             "for example with Upscale Image and its centre crop."
         )
     if min(next(iter(sizes.values()))) < _SMALLEST_SIDE:
-        raise UserError(f"images are {next(iter(sizes))}; each side must have at least {_SMALLEST_SIDE} pixels.")
+        raise UserError(f"{input_name} are {next(iter(sizes))}; each side must have at least {_SMALLEST_SIDE} pixels.")
     photos = torch.cat([batch[..., :3].detach().float().cpu() for batch in images])
     if not torch.isfinite(photos).all():
-        raise UserError("images hold NaN or infinity; check the node that makes them.")
+        raise UserError(f"{input_name} hold NaN or infinity; check the node that makes them.")
     return photos
 
 

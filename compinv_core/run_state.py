@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,29 @@ class RunStore:
         path = self.folder / STATE_FILE
         if resume and path.exists():
             self._continuable(self._read_header(path), steps)
+
+    def check_room(self, state_bytes: float) -> None:
+        """Refuse a run whose state would not fit on the disk.
+
+        Parameters
+        ----------
+        state_bytes : float
+            Of one state; while it is replaced there are two.
+
+        Raises
+        ------
+        UserError
+        """
+        existing = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
+        path = self.folder / STATE_FILE
+        needed = 2 * state_bytes - (path.stat().st_size if path.exists() else 0)
+        free = shutil.disk_usage(existing).free
+        if needed > free:
+            raise UserError(
+                f"The training state in the run folder {self.folder.name!r} needs {needed / 1e9:.1f} GB, but "
+                f"{free / 1e9:.1f} GB are free on that disk; free some room, or start ComfyUI with another "
+                "--output-directory."
+            )
 
     def open(self, steps: int, resume: bool) -> RunState | None:
         """Return the state to continue from, or None to begin at step 0; an old state is then set aside.
@@ -190,3 +214,18 @@ def digest(*tensors: torch.Tensor) -> str:
         summary.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
         summary.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return summary.hexdigest()[:16]
+
+
+def text_digest(text: str) -> str:
+    """Return a short fingerprint of a text.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits of SHA-256.
+    """
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -9,6 +9,8 @@ import folder_paths
 from ..errors import UserError
 
 _ANCHOR_SUFFIX = ".txt"
+# Names of many concepts joined are cut; the run itself tells them apart.
+_LONGEST_FILE_NAME = 200
 
 
 def embedding_path(name: str) -> Path:
@@ -24,22 +26,52 @@ def embedding_path(name: str) -> Path:
     Path
         ``models/embeddings/NAME.safetensors``, in the first embeddings folder; may not exist.
     """
-    return Path(folder_paths.get_folder_paths("embeddings")[0]) / f"{name}.safetensors"
+    return embedding_folder() / f"{name}.safetensors"
 
 
-def run_folder(name: str) -> Path:
-    """Return the folder of a concept's training state, ``output/compinv/runs/NAME``.
-
-    Parameters
-    ----------
-    name : str
-        Checked by `compinv_core.concept.check_name`.
+def embedding_folder() -> Path:
+    """Return the first of the host's folders of embeddings.
 
     Returns
     -------
     Path
     """
-    return Path(folder_paths.get_output_directory()) / "compinv" / "runs" / name
+    return Path(folder_paths.get_folder_paths("embeddings")[0])
+
+
+def lora_path(name: str) -> Path:
+    """Return the file of a trained difference among the host's LoRAs.
+
+    Parameters
+    ----------
+    name : str
+        A name checked by `compinv_core.concept.check_name`, or several joined by ``+``.
+
+    Returns
+    -------
+    Path
+        ``models/loras/NAME.safetensors``, in the first folder of LoRAs; may not exist.
+    """
+    return Path(folder_paths.get_folder_paths("loras")[0]) / f"{name[:_LONGEST_FILE_NAME]}.safetensors"
+
+
+def run_folder(name: str, method: str = "") -> Path:
+    """Return the folder of a training's state, ``output/compinv/runs/NAME`` or ``NAME.METHOD``.
+
+    Parameters
+    ----------
+    name : str
+        A name checked by `compinv_core.concept.check_name`, or several joined by ``+``.
+    method : str
+        Of the training; textual inversion has none.
+
+    Returns
+    -------
+    Path
+    """
+    suffix = f".{method.lower().replace(' ', '-')}" if method else ""
+    runs = Path(folder_paths.get_output_directory()) / "compinv" / "runs"
+    return runs / f"{name[:_LONGEST_FILE_NAME]}{suffix}"
 
 
 def report_folder() -> Path:

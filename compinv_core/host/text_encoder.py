@@ -167,7 +167,7 @@ class TemplateEncoder:
 
     def __init__(self, clip: CLIP, templates: Sequence[str], num_vectors: int) -> None:
         self._clip = clip
-        self._text_model, tokenizer = sd1_text_parts(clip)
+        _, tokenizer = sd1_text_parts(clip)
         self._sentences: list[tuple[list[int], list[int]]] = []
         for template in templates:
             before, after = split_template(template)
@@ -195,12 +195,57 @@ class TemplateEncoder:
         Tensor (1, 77, D), float32, on the text encoder's device
         """
         head, tail = self._sentences[index]
-        model = self._clip.cond_stage_model
-        model.reset_clip_options()
-        if self._clip.layer_idx is not None:
-            model.set_clip_options({"layer": self._clip.layer_idx})
-        model.set_clip_options({"execution_device": self._clip.patcher.load_device})
-        return self._text_model([[*head, *vectors, *tail]])[0]
+        return encode_tokens(self._clip, [*head, *vectors, *tail])
+
+
+def sentence_tokens(clip: CLIP, sentence: str, input_name: str) -> list[int]:
+    """Return the 77 tokens of a plain sentence, without weights.
+
+    Parameters
+    ----------
+    clip : CLIP
+    sentence : str
+    input_name : str
+        The input to be named when the sentence is too long.
+
+    Returns
+    -------
+    list of int
+
+    Raises
+    ------
+    UserError
+        When the sentence does not fit into the 77 positions.
+    """
+    _, tokenizer = sd1_text_parts(clip)
+    tokens = [tokenizer.start_token, *word_token_ids(clip, sentence), tokenizer.end_token]
+    room = tokenizer.max_length - len(tokens)
+    if room < 0:
+        raise UserError(f"{input_name} is {-room} tokens too long for the text encoder; shorten it.")
+    return [*tokens, *[tokenizer.pad_token] * room]
+
+
+def encode_tokens(clip: CLIP, tokens: Sequence[int | torch.Tensor]) -> torch.Tensor:
+    """Return the conditioning of a row of tokens.
+
+    Parameters
+    ----------
+    clip : CLIP
+        Loaded.
+    tokens : sequence of int or Tensor (D,), of length 77
+        Token ids, and vectors in the place of tokens.
+
+    Returns
+    -------
+    Tensor (1, 77, D), float32, on the text encoder's device
+    """
+    text_model: Any = sd1_text_parts(clip)[0]
+    model = clip.cond_stage_model
+    model.reset_clip_options()
+    if clip.layer_idx is not None:
+        model.set_clip_options({"layer": clip.layer_idx})
+    model.set_clip_options({"execution_device": clip.patcher.load_device})
+    return text_model([list(tokens)])[0]
 
 
 @contextmanager

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import comfy.model_management
 import torch
 
 from .. import logger
-from ..anchors import Anchors
 from ..errors import UserError
 from ..inversion_config import InversionConfig
 from ..photos import centre_crop, latent_weights, stack_masks
-from ..run_state import RunStore, digest
+from ..run_state import digest
 from .models import sd1_text_parts
 from .training_session import predicts_velocity
 
@@ -122,45 +119,28 @@ def encode_photos(
     return encoded, weights
 
 
-def run_store(
-    run_dir: Path | None,
-    config: InversionConfig,
-    host_objects: tuple[ModelPatcher, CLIP, VAE],
-    inputs: tuple[torch.Tensor, torch.Tensor | None, Anchors | None],
-) -> RunStore | None:
-    """Describe the run on disk by everything that its bits depend on.
+def model_fingerprint(model: ModelPatcher, clip: CLIP, vae: VAE) -> dict[str, str]:
+    """Describe the models that a result depends on.
 
     Parameters
     ----------
-    run_dir : Path, optional
-        None gives no store.
-    config : InversionConfig
-    host_objects : tuple of (ModelPatcher, CLIP, VAE)
-    inputs : tuple of (photos, masks or None, anchors or None)
+    model, clip, vae
 
     Returns
     -------
-    RunStore or None
+    dict of str to str
     """
-    if run_dir is None:
-        return None
-    (model, clip, vae), (photos, masks, dictionary) = host_objects, inputs
     comfy.model_management.load_models_gpu([model, clip.patcher], force_full_load=True)
     sampling: Any = model.get_model_object("model_sampling")
     # Not the whole text encoder: checkpoints of Stable Diffusion 1 have no text projection, which is then memory
     # that was never written.
     text_model: Any = sd1_text_parts(clip)[0].transformer.text_model
-    fingerprint = {
-        **config.fingerprint(),
-        "images": digest(photos),
-        "mask": "none" if masks is None else digest(masks),
-        "anchors": "none" if dictionary is None else digest(dictionary.vectors),
+    return {
         "model": f"{_weights_digest(model.model.diffusion_model)} {_patches_digest(model)}",
         "noise schedule": f"{digest(sampling.sigmas)} {'v' if predicts_velocity(sampling) else 'eps'}",
         "clip": f"{_weights_digest(text_model)} {_patches_digest(clip.patcher)} layer {clip.layer_idx}",
         "vae": _weights_digest(cast(torch.nn.Module, vae.first_stage_model)),
     }
-    return RunStore(run_dir, fingerprint, asdict(config))
 
 
 def _weights_digest(network: torch.nn.Module, samples: int = 16) -> str:

@@ -6,7 +6,7 @@ computed with, or as views that can be evicted. A session makes all of that diff
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,10 @@ import comfy.model_sampling
 import torch
 
 from ..errors import UserError
+from .checkpointing import gradient_checkpointing
 from .inference import normalise_parameters, pytorch_attention_override
 from .models import resident
+from .trained_weights import TrainedWeights, trained_weights
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 # Saved activations of a training step against the host's estimate for one evaluation.
 _ACTIVATION_FACTOR = 4.0
+# What is left of them with gradient checkpointing.
+_CHECKPOINTED_SHARE = 0.25
 
 
 class DiffusionSession:
@@ -36,9 +40,12 @@ class DiffusionSession:
     ----------
     model : ModelPatcher
         Loaded.
+    weights : TrainedWeights
+        Those of its weights that are trained.
     """
 
-    def __init__(self, model: ModelPatcher) -> None:
+    def __init__(self, model: ModelPatcher, weights: TrainedWeights) -> None:
+        self.model, self.weights = model, weights
         self._network = model.model.diffusion_model
         self._sampling: Any = model.get_model_object("model_sampling")
         self._dtype = model.model.get_dtype_inference()
@@ -76,6 +83,7 @@ class DiffusionSession:
         target : Tensor (B, C, h, w), float32
             The noise, or the velocity ``(noise - sigma x0) / sqrt(1 + sigma^2)`` for v-prediction models.
         """
+        self.weights.place_casts()
         sigma = self._sigmas[timesteps]
         noisy = self._sampling.noise_scaling(sigma, noise, latents)
         prediction = self._network(
@@ -143,7 +151,11 @@ def check_trainable(model: ModelPatcher) -> None:
 
 @contextmanager
 def training_session(
-    model: ModelPatcher, clip: CLIP, latent_shape: tuple[int, ...]
+    model: ModelPatcher,
+    clip: CLIP,
+    latent_shape: tuple[int, ...],
+    trains_weight: Callable[[str], bool] = lambda name: False,
+    checkpointing: bool = False,
 ) -> Iterator[tuple[DiffusionSession, CLIP]]:
     """Open model and text encoder for gradients; afterwards the graph's objects give the same bits as before.
 
@@ -153,6 +165,10 @@ def training_session(
     clip : CLIP
     latent_shape : tuple of int
         (batch, channels, h, w) of a step, for the host's memory estimate.
+    trains_weight : callable (name of a parameter) -> bool
+        Which weights of the diffusion network are trained; none by default.
+    checkpointing : bool
+        Compute the diffusion network's activations twice instead of keeping them.
 
     Yields
     ------
@@ -162,20 +178,42 @@ def training_session(
     """
     with torch.inference_mode(False), torch.enable_grad():
         model, clip = resident(model), _resident_clip(clip)
-        memory = model.model.memory_required(list(latent_shape)) * _ACTIVATION_FACTOR
+        memory = activation_bytes(model, latent_shape, checkpointing)
         comfy.model_management.load_models_gpu([model, clip.patcher], memory_required=memory, force_full_load=True)
         normalise_parameters(model.model)
         normalise_parameters(clip.cond_stage_model)
         before = comfy.model_management.in_training
         comfy.model_management.in_training = True
         try:
+            network, dtype = model.model.diffusion_model, model.model.get_dtype_inference()
             with (
-                _cast_parameters(model.model.diffusion_model, model.model.get_dtype_inference()),
+                trained_weights(network, trains_weight, dtype) as weights,
+                _cast_parameters(network, dtype),
                 _cast_parameters(clip.cond_stage_model, torch.float32),
+                gradient_checkpointing(network, checkpointing),
             ):
-                yield DiffusionSession(model), clip
+                yield DiffusionSession(model, weights), clip
         finally:
             comfy.model_management.in_training = before
+
+
+def activation_bytes(model: ModelPatcher, latent_shape: tuple[int, ...], checkpointing: bool = False) -> float:
+    """Return about how much memory the saved activations of a step take.
+
+    Parameters
+    ----------
+    model : ModelPatcher
+    latent_shape : tuple of int
+        (batch, channels, h, w) of a step.
+    checkpointing : bool
+
+    Returns
+    -------
+    float
+        Bytes.
+    """
+    factor = _ACTIVATION_FACTOR * (_CHECKPOINTED_SHARE if checkpointing else 1.0)
+    return model.model.memory_required(list(latent_shape)) * factor
 
 
 def _resident_clip(clip: CLIP) -> CLIP:
@@ -202,7 +240,9 @@ def _cast_parameters(network: torch.nn.Module, dtype: torch.dtype) -> Iterator[N
             if not getattr(module, "comfy_cast_weights", False) or isinstance(module, torch.nn.Embedding):
                 continue
             for name, parameter in module._parameters.items():
-                if type(parameter) is torch.nn.Parameter and parameter.dtype != dtype and parameter.is_floating_point():
+                if type(parameter) is not torch.nn.Parameter or parameter.requires_grad:
+                    continue
+                if parameter.dtype != dtype and parameter.is_floating_point():
                     originals.append((module, name, parameter))
                     module._parameters[name] = torch.nn.Parameter(parameter.detach().to(dtype), requires_grad=False)
         yield

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from support import checkpoints, host, locations
-from support.training_case import SIZE, Loaded, load_as_executor, photos, short_config, train
+from support.training_case import SIZE, Loaded, load_as_executor, photos, sample, short_config, train
 
 TRAINING_SCRIPT = """
 import sys
@@ -38,19 +38,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def sample(model: Any, clip: Any) -> torch.Tensor:
-    import comfy.sample
-
-    with torch.inference_mode():
-        positive = clip.encode_from_tokens_scheduled(clip.tokenize("a photo of a (cat:1.2)"))
-        negative = clip.encode_from_tokens_scheduled(clip.tokenize(""))
-        latent = torch.zeros(1, 4, 8, 8)
-        noise = comfy.sample.prepare_noise(latent, 1)
-        return comfy.sample.sample(
-            model, noise, 2, 5.0, "euler", "normal", positive, negative, latent, disable_pbar=True
-        ).clone()
 
 
 def parameters(loaded: Loaded) -> dict[str, torch.nn.Parameter]:
@@ -105,7 +92,7 @@ def test_model_and_text_encoder_are_left_as_they_were(loaded: Loaded) -> None:
 
 def test_encoding_is_the_same_with_and_without_gradients(loaded: Loaded) -> None:
     from compinv_core.host.text_encoder import TemplateEncoder, text_encoder_gradients
-    from compinv_core.host.training import initial_vectors
+    from compinv_core.host.concepts import initial_vectors
     from compinv_core.host.training_session import training_session
 
     model, clip, _ = loaded
@@ -121,7 +108,7 @@ def test_encoding_is_the_same_with_and_without_gradients(loaded: Loaded) -> None
 
 
 def test_only_the_vectors_get_gradients_and_all_of_them_train(loaded: Loaded) -> None:
-    from compinv_core.host.training import initial_vectors
+    from compinv_core.host.concepts import initial_vectors
 
     def no_other_gradient(step: int, losses: Any) -> None:
         assert not any(parameter.grad is not None for parameter in parameters(loaded).values())

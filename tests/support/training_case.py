@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from compinv_core.inversion_config import InversionConfig
+from compinv_core.tuning_config import CustomDiffusionConfig, DreamBoothConfig
 
 from . import checkpoints, host
 
@@ -23,6 +24,21 @@ def photos() -> torch.Tensor:
 def short_config(**settings: Any) -> InversionConfig:
     """Return settings of a training of seconds."""
     return InversionConfig(**{"name": "my-cat", "superclass": "cat", "batch_size": 2, "save_every": 1, **settings})
+
+
+def short_tuning(method: str, **settings: Any) -> CustomDiffusionConfig | DreamBoothConfig:
+    """Return settings of a tuning of seconds, "custom_diffusion" or "dreambooth", with rates that show in few steps."""
+    kind = {"custom_diffusion": CustomDiffusionConfig, "dreambooth": DreamBoothConfig}[method]
+    short = {
+        "name": "my-cat", "superclass": "cat", "steps": 2, "batch_size": 1, "save_every": 1, "num_class_images": 2,
+        "learning_rate": 1e-3,
+    }  # fmt: skip
+    return kind(**{**short, **settings})
+
+
+def class_pictures() -> torch.Tensor:
+    """Return two fixed noise pictures (2, 64, 64, 3), other than the photos."""
+    return torch.rand(2, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(7))
 
 
 @functools.cache
@@ -44,6 +60,30 @@ def train(loaded: Loaded, config: InversionConfig, **options: Any) -> Any:
 
     with torch.inference_mode():
         return train_concept(*loaded, options.pop("images", photos()), config, **options)
+
+
+def tune(loaded: Loaded, config: CustomDiffusionConfig | DreamBoothConfig, **options: Any) -> Any:
+    """Call the method's function in inference mode, as the executor does, with given class pictures."""
+    from compinv_core.host.tuning import train_custom_diffusion, train_dreambooth
+
+    call: Any = train_dreambooth if isinstance(config, DreamBoothConfig) else train_custom_diffusion
+    options.setdefault("class_images", class_pictures())
+    with torch.inference_mode():
+        return call(*loaded, options.pop("images", photos()), config, **options)
+
+
+def sample(model: Any, clip: Any) -> torch.Tensor:
+    """Return latents (1, 4, 8, 8) of two steps of the host's sampler."""
+    import comfy.sample
+
+    with torch.inference_mode():
+        positive = clip.encode_from_tokens_scheduled(clip.tokenize("a photo of a (cat:1.2)"))
+        negative = clip.encode_from_tokens_scheduled(clip.tokenize(""))
+        latent = torch.zeros(1, 4, 8, 8)
+        noise = comfy.sample.prepare_noise(latent, 1)
+        return comfy.sample.sample(
+            model, noise, 2, 5.0, "euler", "normal", positive, negative, latent, disable_pbar=True
+        ).clone()
 
 
 def resampled(model: Any, prediction: str) -> Any:

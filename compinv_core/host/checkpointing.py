@@ -1,0 +1,41 @@
+"""Gradient checkpointing: the blocks of the host's network compute twice, and keep nothing in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+from torch.utils.checkpoint import checkpoint
+
+
+@contextmanager
+def gradient_checkpointing(network: torch.nn.Module, enabled: bool) -> Iterator[None]:
+    """Keep only the inputs of residual and transformer blocks for backward while the block runs.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        The host's diffusion network.
+    enabled : bool
+        False does nothing.
+    """
+    blocks = [m for m in network.modules() if isinstance(m, (ResBlock, SpatialTransformer))] if enabled else []
+    try:
+        for block in blocks:
+            block.forward = partial(_recomputed, block.forward)
+        yield
+    finally:
+        for block in blocks:
+            block.__dict__.pop("forward", None)
+
+
+def _recomputed(forward: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> Any:
+    # The blocks note their position in the options, which go on changing until backward computes the block again.
+    kwargs = {name: dict(value) if isinstance(value, dict) else value for name, value in kwargs.items()}
+    args = tuple(dict(value) if isinstance(value, dict) else value for value in args)
+    return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)

@@ -1,0 +1,103 @@
+"""How much memory a training will take, told before its first step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .errors import UserError
+from .optimizers import STATE_BYTES
+
+_GIGABYTE = 1e9
+_FLOAT32_BYTES = 4
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes that a training needs beside the loaded model.
+
+    Attributes
+    ----------
+    weights : float
+        Float32 copies of the trained weights, and their casts where the model computes in less.
+    gradients : float
+    optimizer : float
+        Its states.
+    activations : float
+        Kept for the backward pass.
+    """
+
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: float
+
+    @property
+    def total(self) -> float:
+        """Sum in bytes."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+    @property
+    def state_file(self) -> float:
+        """Bytes of the training state on disk: weights and optimiser states."""
+        return self.gradients + self.optimizer
+
+    def check(self, free: float, place: str, cures: str) -> None:
+        """Refuse a training that cannot fit.
+
+        Parameters
+        ----------
+        free : float
+            Bytes that are free, or can be freed by unloading other models.
+        place : str
+            The device to be named in the sentence.
+        cures : str
+            What the person can change, as the end of the sentence.
+
+        Raises
+        ------
+        UserError
+            With the numbers.
+        """
+        if self.total > free:
+            raise UserError(
+                f"The training needs about {_gigabytes(self.total)} (weights {_gigabytes(self.weights)}, gradients "
+                f"{_gigabytes(self.gradients)}, optimiser {_gigabytes(self.optimizer)}, activations "
+                f"{_gigabytes(self.activations)}), but {_gigabytes(free)} are free on {place}; {cures}."
+            )
+
+
+def estimate_memory(
+    trained: int, largest: int, optimizer: str, cast_bytes: int, frozen_casts: float, activations: float
+) -> MemoryEstimate:
+    """Add up what a training needs.
+
+    Parameters
+    ----------
+    trained : int
+        Trained numbers.
+    largest : int
+        Numbers in the largest trained weight; an optimiser holds an update of that size for a moment.
+    optimizer : str
+        One of `compinv_core.optimizers.OPTIMIZERS`.
+    cast_bytes : int
+        Bytes per number that the model computes in.
+    frozen_casts : float
+        Bytes of copies of the other weights, where the model is stored in another precision than it computes in.
+    activations : float
+        Bytes.
+
+    Returns
+    -------
+    MemoryEstimate
+    """
+    casts = 0 if cast_bytes == _FLOAT32_BYTES else 2 * cast_bytes
+    return MemoryEstimate(
+        weights=trained * (_FLOAT32_BYTES + casts) + frozen_casts,
+        gradients=trained * _FLOAT32_BYTES,
+        optimizer=trained * STATE_BYTES[optimizer] + 2 * largest * _FLOAT32_BYTES,
+        activations=activations,
+    )
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / _GIGABYTE:.1f} GB"
