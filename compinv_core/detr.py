@@ -120,7 +120,7 @@ def load_detr(folder: Path, name: str, threshold: float) -> DetrDetector:
             f"{len(loading['missing_keys'])} tensors are missing; choose another detector."
         )
     names = _class_names(config.id2label, network.class_labels_classifier.out_features - 1)
-    return DetrDetector(name, network.eval().requires_grad_(False), processor, names, threshold)
+    return DetrDetector(name, network.float().eval().requires_grad_(False), processor, names, threshold)
 
 
 def _image_processor(checkpoint: DetrCheckpoint) -> Callable[..., Any]:
