@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from . import anchors, guidance, layout, train
+from . import anchors, detect, guidance, layout, train
 
-NODES = [*anchors.NODES, *train.NODES, *layout.NODES, *guidance.NODES]
+NODES = [*anchors.NODES, *train.NODES, *detect.NODES, *layout.NODES, *guidance.NODES]
 
 __all__ = ["NODES"]
