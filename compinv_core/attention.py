@@ -27,6 +27,21 @@ class BlockAttention:
     width: int
 
 
+@dataclass(frozen=True)
+class BlockMaps:
+    """One map per phrase at one resolution: the mean over a phrase's tokens, over heads, and over blocks.
+
+    Parameters
+    ----------
+    values : Tensor (B, P, height, width)
+    blocks : int
+        How many transformer blocks the mean is over; their weight beside other resolutions.
+    """
+
+    values: torch.Tensor
+    blocks: int = 1
+
+
 def attention_weights(query: torch.Tensor, key: torch.Tensor, heads: int) -> torch.Tensor:
     """Softmax of the scaled dot products, in float32 or better.
 
@@ -74,6 +89,23 @@ def phrase_maps(block: BlockAttention, spans: Sequence[Sequence[int]], heads: st
         raise ValueError(f"heads must be one of {HEAD_CHOICES}, not {heads!r}.")
     maps = torch.stack([weights[..., list(span)].mean(-1) for span in spans], dim=2)
     return maps.unflatten(-1, (block.height, block.width))
+
+
+def reduce_block(block: BlockAttention, spans: Sequence[Sequence[int]]) -> BlockMaps:
+    """Reduce one block's attention to what is worth keeping, a share of spans ÷ (heads · tokens) of its size.
+
+    Parameters
+    ----------
+    block : BlockAttention
+    spans : sequence of sequences of int, length P
+        Token positions of every phrase.
+
+    Returns
+    -------
+    BlockMaps
+        `values` (B, P, height, width), mean over all heads.
+    """
+    return BlockMaps(phrase_maps(block, spans).mean(1))
 
 
 def maps_by_resolution(

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import comfy.model_patcher
-import comfy.samplers
 import torch
 
-from ..attention import BlockAttention
 from ..guidance import GuidanceConfig, layout_loss
 from ..layout import Box, crop_box
-from .capture import AttentionCapture, CaptureComplete, select_blocks
-from .inference import InferenceTensorGuard, pytorch_attention_override
+from .capture import select_blocks
+from .conditional_pass import ConditionalPass, positive_conditions
+from .inference import InferenceTensorGuard
 
 REGIONS_KEY = "compinv_regions"
 """Key of a conditioning's options under which its layout travels: a tuple of `Region`."""
@@ -42,8 +39,7 @@ class Region:
 class AttentionObjective:
     """Location loss (Eq. 9) of latents at a noise level.
 
-    Runs only the conditional evaluation of the model, and only up to the last block whose attention counts. It goes
-    through the host's own conditioning code, so LoRAs, hooks, areas, masks, ControlNets and patches act as in sampling.
+    Runs only the conditional evaluation of the model, and only up to the last block whose attention counts.
 
     Parameters
     ----------
@@ -59,19 +55,12 @@ class AttentionObjective:
     def __init__(
         self, denoiser: Any, extra_args: Mapping[str, Any], config: GuidanceConfig, truncate: bool = True
     ) -> None:
-        guider = denoiser.inner_model
-        self._denoiser = denoiser
-        self._model = guider.inner_model
+        self._model = denoiser.inner_model.inner_model
         self._config = config
-        self._truncate = truncate
-        self._blocks = select_blocks(self._model.diffusion_model, config.blocks)
-        self._denoise_mask = extra_args.get("denoise_mask")
-        self._model_options = extra_args.get("model_options", {})
+        blocks = select_blocks(self._model.diffusion_model, config.blocks)
+        self._pass = ConditionalPass(denoiser, extra_args, blocks, truncate)
         self._conditions = [
-            condition
-            for name, conditions in guider.conds.items()
-            for condition in conditions or ()
-            if name != "negative" and condition.get(REGIONS_KEY)
+            condition for condition in positive_conditions(denoiser.inner_model) if condition.get(REGIONS_KEY)
         ]
 
     @property
@@ -110,7 +99,7 @@ class AttentionObjective:
         """
         with InferenceTensorGuard():
             sigma = sigma.detach().clone()
-            latents = self._blend_inpainted(latents, sigma)
+            latents = self._pass.blend_inpainted(latents, sigma)
             losses = [self._condition_loss(condition, latents, sigma) for condition in self._conditions]
             losses = [loss for loss in losses if loss is not None]
             if not losses:
@@ -123,79 +112,11 @@ class AttentionObjective:
         regions = _visible_regions(condition, latents)
         if not regions:
             return None
-        recorded = self._record_attention(condition, latents, sigma)
+        recorded = self._pass.attention(condition, latents, sigma)
         if not recorded:
             return None
         spans, boxes = [region.tokens for region in regions], [region.box for region in regions]
         return layout_loss(recorded, spans, boxes, self._config)
-
-    def _record_attention(
-        self, condition: Mapping[str, Any], latents: torch.Tensor, sigma: torch.Tensor
-    ) -> list[BlockAttention]:
-        capture = AttentionCapture(self._model.diffusion_model, self._blocks, self._truncate)
-        condition = dict(condition)
-        if "control" in condition:
-            condition["control"] = _ConstantControl(condition["control"])
-        with contextlib.suppress(CaptureComplete):
-            comfy.samplers.calc_cond_batch(self._model, [[condition]], latents, sigma, self._options_with(capture))
-        return capture.recorded
-
-    def _options_with(self, capture: AttentionCapture) -> dict[str, Any]:
-        options = comfy.model_patcher.create_model_options_clone(self._model_options)
-        # The host evaluates the parts of a multi-GPU model under no_grad.
-        options.pop("multigpu_clones", None)
-        transformer_options = options.setdefault("transformer_options", {})
-        transformer_options["optimized_attention_override"] = pytorch_attention_override
-        transformer_options.setdefault("patches", {}).setdefault("attn2_patch", []).append(capture)
-        return options
-
-    def _blend_inpainted(self, latents: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        """Show the model what KSamplerX0Inpaint shows it: the noised original outside the inpainting mask."""
-        mask = self._denoise_mask
-        if mask is None:
-            return latents
-        if "denoise_mask_function" in self._model_options:
-            extra = {"model": self._model, "sigmas": self._denoiser.sigmas}
-            mask = self._model_options["denoise_mask_function"](sigma, mask, extra_options=extra)
-        original = self._model.scale_latent_inpaint(
-            x=latents.detach(), sigma=sigma, noise=self._denoiser.noise, latent_image=self._denoiser.latent_image
-        )
-        return latents * mask + original * (1.0 - mask)
-
-
-class _ConstantControl:
-    """A ControlNet that is evaluated as in sampling, but takes no part in the gradient."""
-
-    def __init__(self, control: Any) -> None:
-        self._control = control
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._control, name)
-
-    def get_control(self, x_noisy: torch.Tensor, *args: Any, **kwargs: Any) -> dict[str, list] | None:
-        with torch.no_grad():
-            control = self._control.get_control(x_noisy.detach(), *args, **kwargs)
-        if control is None:
-            return None
-        return {place: [_as_residual(value) for value in values] for place, values in control.items()}
-
-
-class _Residual(torch.Tensor):
-    """Makes ``features += residual`` an addition out of place.
-
-    The host adds a ControlNet's residuals in place to features that autograd has saved, which backward refuses.
-    """
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
-        if func is torch.Tensor.add_:
-            func = torch.add
-        with torch._C.DisableTorchFunctionSubclass():
-            return func(*args, **(kwargs or {}))
-
-
-def _as_residual(value: Any) -> Any:
-    return value.as_subclass(_Residual) if isinstance(value, torch.Tensor) else value
 
 
 def _visible_regions(condition: Mapping[str, Any], latents: torch.Tensor) -> list[Region]:

@@ -1,15 +1,18 @@
-"""Record softmaxed cross-attention of chosen UNet blocks during one evaluation, and stop the evaluation there."""
+"""Record softmaxed cross-attention of chosen UNet blocks, in an evaluation of our own or in the sampler's."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import comfy.model_patcher
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock, SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel, Upsample
 
-from ..attention import BlockAttention, attention_weights
+from ..attention import BlockAttention, BlockMaps, attention_weights, reduce_block
 from ..errors import UserError
 
 BlockId = tuple[str, int]
@@ -22,35 +25,25 @@ class CaptureComplete(Exception):
     """Leaves the UNet once the last wanted block has been recorded; carries nothing and is no error."""
 
 
-class AttentionCapture:
-    """An ``attn2_patch`` that records attention and changes nothing.
+class _BlockPatch(ABC):
+    """An ``attn2_patch`` that looks at the cross-attention of chosen blocks and changes nothing.
 
-    Being a list patch, it displaces no other pack's replacement of the attention. Query and key are computed with the
-    block's own projections, including their weight patches.
+    Being a list patch, it displaces no other pack's replacement of the attention.
 
     Parameters
     ----------
     unet : UNetModel
     blocks : sequence of BlockId
-        Blocks to record, see `select_blocks`.
-    truncate : bool, optional
-        Raise `CaptureComplete` in the last of them instead of running the rest of the UNet.
-
-    Attributes
-    ----------
-    recorded : list of BlockAttention
-        In the order of execution.
+        See `select_blocks`.
     """
 
-    def __init__(self, unet: UNetModel, blocks: Sequence[BlockId], truncate: bool = True) -> None:
-        self.recorded: list[BlockAttention] = []
+    def __init__(self, unet: UNetModel, blocks: Sequence[BlockId]) -> None:
         self._transformers = {block: _transformer_blocks(unet, block) for block in blocks}
-        self._last = max(blocks, key=_execution_order) if truncate else None
 
     def __call__(
         self, n: torch.Tensor, context: torch.Tensor, value: torch.Tensor, extra_options: dict[str, Any]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Record one transformer block.
+        """Look at one transformer block, if it is of a chosen block.
 
         Parameters
         ----------
@@ -70,13 +63,133 @@ class AttentionCapture:
         block = extra_options.get("block")
         transformers = self._transformers.get(block) if block is not None else None
         if transformers is not None:
-            index = extra_options.get("block_index", 0)
-            attention = transformers[index].attn2
-            weights = attention_weights(attention.to_q(n), attention.to_k(context), attention.heads)
-            self.recorded.append(BlockAttention(weights, *_resolution(n.shape[1], extra_options)))
-            if block == self._last and index == len(transformers) - 1:
-                raise CaptureComplete
+            self._look(transformers[extra_options.get("block_index", 0)], n, context, extra_options)
         return n, context, value
+
+    @abstractmethod
+    def _look(
+        self, transformer: BasicTransformerBlock, n: torch.Tensor, context: torch.Tensor, extra_options: dict[str, Any]
+    ) -> None: ...
+
+
+class AttentionCapture(_BlockPatch):
+    """Records the attention of all images of an evaluation.
+
+    Parameters
+    ----------
+    unet : UNetModel
+    blocks : sequence of BlockId
+        Blocks to record, see `select_blocks`.
+    truncate : bool, optional
+        Raise `CaptureComplete` in the last of them instead of running the rest of the UNet.
+
+    Attributes
+    ----------
+    recorded : list of BlockAttention
+        In the order of execution.
+    """
+
+    def __init__(self, unet: UNetModel, blocks: Sequence[BlockId], truncate: bool = True) -> None:
+        super().__init__(unet, blocks)
+        self.recorded: list[BlockAttention] = []
+        last = self._transformers[max(blocks, key=_execution_order)]
+        self._last = last[-1] if truncate else None
+
+    def _look(
+        self, transformer: BasicTransformerBlock, n: torch.Tensor, context: torch.Tensor, extra_options: dict[str, Any]
+    ) -> None:
+        self.recorded.append(_block_attention(transformer, n, context, extra_options))
+        if transformer is self._last:
+            raise CaptureComplete
+
+
+@dataclass(frozen=True)
+class TapTarget:
+    """A conditioning whose attention is tapped.
+
+    Parameters
+    ----------
+    tokens : int
+        Length of its encoded prompt.
+    spans : tuple of tuples of int
+        Token positions of each phrase.
+    """
+
+    tokens: int
+    spans: tuple[tuple[int, ...], ...]
+
+
+class AttentionTap(_BlockPatch):
+    """Records the attention of chosen conditionings while the sampler's own evaluation runs, and reduces it at once.
+
+    The host evaluates several conditionings in one batch, or one in several calls; each has an id. What is evaluated
+    again under the same id (perturbed-attention guidance and the like do so) is not recorded again.
+
+    Parameters
+    ----------
+    unet : UNetModel
+    blocks : sequence of BlockId
+    targets : mapping
+        The host's id of each wanted conditioning to its `TapTarget`.
+
+    Attributes
+    ----------
+    recorded : dict
+        (id, block, number of the transformer block) to `BlockMaps`.
+    """
+
+    def __init__(self, unet: UNetModel, blocks: Sequence[BlockId], targets: Mapping[Any, TapTarget]) -> None:
+        super().__init__(unet, blocks)
+        self._targets = targets
+        self.recorded: dict[tuple[Any, BlockId, int], BlockMaps] = {}
+
+    def _look(
+        self, transformer: BasicTransformerBlock, n: torch.Tensor, context: torch.Tensor, extra_options: dict[str, Any]
+    ) -> None:
+        ids = extra_options.get("uuids", ())
+        for position, identity in enumerate(ids):
+            target = self._targets.get(identity)
+            key = (identity, extra_options["block"], extra_options.get("block_index", 0))
+            if target is None or key in self.recorded:
+                continue
+            images = n.shape[0] // len(ids)
+            rows = slice(position * images, (position + 1) * images)
+            own = _without_repetition(context[rows], target.tokens)
+            attention = _block_attention(transformer, n[rows], own, extra_options)
+            self.recorded[key] = reduce_block(attention, target.spans)
+
+
+def with_attention_patch(model_options: Mapping[str, Any], patch: _BlockPatch) -> dict[str, Any]:
+    """Return model options with one more ``attn2_patch``, after those of others.
+
+    Parameters
+    ----------
+    model_options : mapping
+        The host's; not changed.
+    patch : AttentionCapture or AttentionTap
+
+    Returns
+    -------
+    dict
+    """
+    options = comfy.model_patcher.create_model_options_clone(dict(model_options))
+    options.setdefault("transformer_options", {}).setdefault("patches", {}).setdefault("attn2_patch", []).append(patch)
+    return options
+
+
+def _block_attention(
+    transformer: BasicTransformerBlock, n: torch.Tensor, context: torch.Tensor, extra_options: dict[str, Any]
+) -> BlockAttention:
+    # The block's own projections, so that weight patches count.
+    attention = transformer.attn2
+    weights = attention_weights(attention.to_q(n), attention.to_k(context), attention.heads)
+    return BlockAttention(weights, *_resolution(n.shape[1], extra_options))
+
+
+def _without_repetition(context: torch.Tensor, tokens: int) -> torch.Tensor:
+    """Undo the host's padding of the shorter prompt of a batch, which repeats it and leaves the attention as it was."""
+    length = context.shape[1]
+    return context[:, :tokens] if length > tokens and length % tokens == 0 else context
 
 
 def select_blocks(unet: UNetModel, choice: str) -> tuple[BlockId, ...]:
@@ -152,7 +265,7 @@ def _resolution(cells: int, extra_options: dict[str, Any]) -> tuple[int, int]:
         height, width = (height + 1) // 2, (width + 1) // 2
     if height * width != cells:
         raise UserError(
-            f"Layout guidance cannot tell the shape of a feature map of {cells} cells; switch off the node that "
-            "changes the model's token count (token merging, tiling), or choose other `blocks`."
+            f"The shape of a feature map of {cells} cells, whose attention is wanted, cannot be told; switch off the "
+            "node that changes the model's token count (token merging, tiling), or choose other `blocks`."
         )
     return height, width

@@ -106,7 +106,7 @@ def plan_sampler(
     except Exception as error:
         name = getattr(sampler_function, "__name__", repr(sampler_function))
         logger.warning(
-            "Layout guidance: the dry run of sampler %s failed (%s); only its first step is guided.", name, error
+            "CompInv: the dry run of sampler %s failed (%s); only its first step is guided and recorded.", name, error
         )
         return SamplerPlan({0: (0, float(sigmas[0]))}, True)
     # The first evaluation begins the first step, whatever the callback shows (DPM adaptive shows only later states).

@@ -1,14 +1,12 @@
 """Spatial inversion guidance on ComfyUI's samplers.
 
-`apply_layout_guidance` clones a MODEL and wraps its sampling (``OUTER_SAMPLE``): the sampler receives a proxy of the
-denoiser, which improves the latent at the first evaluation of each guided step and writes it back in place, so that the
-sampler goes on from there. The layout travels with the positive conditioning, the settings with the model.
+`apply_layout_guidance` clones a MODEL and hooks into its sampling (`sampler_hook`): the latent is improved at the first
+evaluation of each guided step and written back in place, so that the sampler goes on from there. The layout travels
+with the positive conditioning, the settings with the model.
 """
 
 from __future__ import annotations
 
-import copy
-import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,18 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
 import comfy.patcher_extension
-import comfy.samplers
 import node_helpers
 import torch
 
-from ..errors import UserError
 from ..guidance import GuidanceConfig, guide_latents
 from ..layout import Layout
 from .attention_objective import REGIONS_KEY, AttentionObjective, Region
 from .capture import select_blocks
 from .models import require_sd1, resident
 from .prompt_spans import find_spans
-from .sampler_plan import SamplerPlan, plan_sampler
+from .sampler_hook import SamplerStart, UpdateObserver, set_hooks
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -110,21 +106,16 @@ def apply_layout_guidance(
         for span, box in zip(spans, layout.boxes, strict=True)
     )
     positive = clip.encode_from_tokens_scheduled(clip.tokenize(text))
-    guided = _guidable_clone(model)
-    if config.is_active and regions:
+    # A model that was guided before is guided anew, not twice.
+    guided = resident(model).clone()
+    guided.remove_wrappers_with_key(_WRAPPERS.PREPARE_SAMPLING, _KEY)
+    active = config.is_active and bool(regions)
+    set_hooks(guided, guidance=_LayoutGuidance(config, on_step) if active else None)
+    if active:
         select_blocks(guided.model.diffusion_model, config.blocks)
-        guided.add_wrapper_with_key(_WRAPPERS.OUTER_SAMPLE, _KEY, _sampling_wrapper(config, on_step))
         guided.add_wrapper_with_key(_WRAPPERS.PREPARE_SAMPLING, _KEY, _reserve_memory)
         positive = node_helpers.conditioning_set_values(positive, {REGIONS_KEY: regions})
     return guided, positive
-
-
-def _guidable_clone(model: ModelPatcher) -> ModelPatcher:
-    clone = resident(model).clone()
-    # A model that was guided before is guided anew, not twice.
-    for wrapper_type in (_WRAPPERS.OUTER_SAMPLE, _WRAPPERS.PREPARE_SAMPLING):
-        clone.remove_wrappers_with_key(wrapper_type, _KEY)
-    return clone
 
 
 def _reserve_memory(executor: Any, model: ModelPatcher, noise_shape: Any, *args: Any, **kwargs: Any) -> Any:
@@ -132,38 +123,24 @@ def _reserve_memory(executor: Any, model: ModelPatcher, noise_shape: Any, *args:
     return executor(model, [noise_shape[0] * _MEMORY_FACTOR, *noise_shape[1:]], *args, **kwargs)
 
 
-def _sampling_wrapper(config: GuidanceConfig, on_step: Observer | None) -> Callable:
-    def sample(executor: Any, noise: torch.Tensor, latent_image: torch.Tensor, sampler: Any, *args: Any, **kwargs: Any):
-        return executor(noise, latent_image, _guided_sampler(sampler, config, on_step), *args, **kwargs)
+@dataclass(frozen=True)
+class _LayoutGuidance:
+    """What this node adds to a model's sampling; see `sampler_hook.GuidanceHook`."""
 
-    return sample
+    config: GuidanceConfig
+    on_step: Observer | None
+    node_name: str = NODE_NAME
 
-
-def _guided_sampler(sampler: Any, config: GuidanceConfig, on_step: Observer | None) -> comfy.samplers.KSAMPLER:
-    if not isinstance(sampler, comfy.samplers.KSAMPLER):
-        raise UserError(
-            f"{NODE_NAME} cannot guide the sampler {type(sampler).__name__}; choose a sampler of KSampler or "
-            "KSamplerSelect, or leave this node out."
-        )
-    function = sampler.sampler_function
-
-    @functools.wraps(function)
-    def guided(denoiser, x, sigmas, *, extra_args, callback=None, disable=None, **options):
-        rest = dict(extra_args=extra_args, callback=callback, disable=disable, **options)
-        objective = AttentionObjective(denoiser, extra_args, config)
+    def start(self, begin: SamplerStart, before_update: UpdateObserver | None) -> GuidanceRun | None:
+        objective = AttentionObjective(begin.denoiser, begin.extra_args, self.config)
         if not objective.has_regions:
             logger.warning(
                 "%s: the positive conditioning of this sampler has no layout, so nothing is guided; connect the node's "
                 "`positive` output to the sampler.",
                 NODE_NAME,
             )
-            return function(denoiser, x, sigmas, **rest)
-        run = GuidanceRun(objective, config, plan_sampler(function, denoiser, x, sigmas, extra_args, options), on_step)
-        return run.finish(function(_DenoiserProxy(denoiser, run), x, sigmas, **rest), sigmas)
-
-    clone = copy.copy(sampler)
-    clone.sampler_function = guided
-    return clone
+            return None
+        return GuidanceRun(objective, self.config, begin.plan.edits_reach_state, self.on_step, before_update)
 
 
 class GuidanceRun:
@@ -177,24 +154,32 @@ class GuidanceRun:
     ----------
     objective : AttentionObjective
     config : GuidanceConfig
-    plan : SamplerPlan
+    edits_reach_state : bool
+        See `sampler_plan.SamplerPlan`.
     on_step : callable, optional
+    before_update : callable, optional
+        Sees the latents and σ of a step that changes them.
     """
 
     def __init__(
-        self, objective: AttentionObjective, config: GuidanceConfig, plan: SamplerPlan, on_step: Observer | None
+        self,
+        objective: AttentionObjective,
+        config: GuidanceConfig,
+        edits_reach_state: bool,
+        on_step: Observer | None,
+        before_update: UpdateObserver | None = None,
     ) -> None:
         self._objective = objective
         self._config = config
-        self._plan = plan
+        self._edits_reach_state = edits_reach_state
         self._on_step = on_step
+        self._before_update = before_update
         self._end_sigma = objective.percent_to_sigma(config.end_percent)
-        self._evaluation = -1
         self._last_loss: torch.Tensor | None = None
         self._carried: torch.Tensor | None = None
         self._carried_sigma = 0.0
 
-    def latents_for(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    def latents_for(self, x: torch.Tensor, sigma: torch.Tensor, step: int | None) -> torch.Tensor:
         """Guide the latent of the sampler's next evaluation, if that begins a guided step.
 
         Parameters
@@ -202,17 +187,17 @@ class GuidanceRun:
         x : Tensor (B, C, H, W)
             What the sampler wants evaluated. Changed in place where the sampler is to go on from the improved latent.
         sigma : Tensor (B,)
+        step : int or None
+            The step that the evaluation begins, counted from 0.
 
         Returns
         -------
         Tensor (B, C, H, W)
             What is to be evaluated; `x` itself where nothing changes.
         """
-        self._evaluation += 1
         level = float(sigma.flatten()[0])
         if self._carried is not None:
             x = x + self._carried * (level / self._carried_sigma)
-        step = self._plan.step_at(self._evaluation, level)
         if step is None or step >= self._config.guided_steps or level <= self._end_sigma:
             return x
         result = guide_latents(
@@ -227,7 +212,9 @@ class GuidanceRun:
         self._report(GuidanceRecord(step, level, result.losses, result.updates))
         if not any(result.updates):
             return x
-        if self._plan.edits_reach_state:
+        if self._before_update is not None:
+            self._before_update(x, sigma)
+        if self._edits_reach_state:
             return x.copy_(result.latents)
         carried = result.latents - x
         if self._carried is not None:
@@ -258,19 +245,3 @@ class GuidanceRun:
             logger.info("Layout guidance, step %d (sigma %.3f): loss %s", record.step + 1, record.sigma, rows)
         if self._on_step is not None:
             self._on_step(record)
-
-
-class _DenoiserProxy:
-    """The host's denoiser as the sampler sees it, with guidance before every evaluation."""
-
-    def __init__(self, denoiser: Any, run: GuidanceRun) -> None:
-        self.__dict__.update(_denoiser=denoiser, _run=run)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._denoiser, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._denoiser, name, value)
-
-    def __call__(self, x: torch.Tensor, sigma: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        return self._denoiser(self._run.latents_for(x, sigma), sigma, *args, **kwargs)

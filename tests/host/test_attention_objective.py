@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from support import host
+from support.controlnet import random_controlnet
 from support.sampling import PROMPT, encode, noise_like, probe
 
 BOXES = ((0.0, 0.0, 0.5, 1.0), (0.5, 0.25, 1.0, 1.0))
@@ -182,28 +183,3 @@ def test_controlnet_takes_part_without_gradient(core) -> None:
     assert not torch.equal(loss, controlled)
     assert gradient.isfinite().all()
     assert gradient.abs().max() > 0
-
-
-def random_controlnet():
-    """A ControlNet for the tiny UNet, with weights that do something."""
-    import comfy.cldm.cldm
-    import comfy.controlnet
-    import comfy.ops
-
-    from support.checkpoints import SHARED_UNET, UNETS
-
-    skip = {"transformer_depth_output", "out_channels"}
-    options = {key: value for key, value in {**SHARED_UNET, **UNETS["tiny"]}.items() if key not in skip}
-    with torch.inference_mode(False), torch.random.fork_rng():
-        torch.manual_seed(4)
-        network = comfy.cldm.cldm.ControlNet(
-            **{key: list(value) if isinstance(value, list) else value for key, value in options.items()},
-            hint_channels=3,
-            dtype=torch.float32,
-            operations=comfy.ops.disable_weight_init,
-        )
-        for parameter in network.parameters():
-            torch.nn.init.normal_(parameter, std=0.02)
-    device = torch.device("cpu")
-    control = comfy.controlnet.ControlNet(network, load_device=device)
-    return control.set_cond_hint(torch.rand(1, 3, 64, 64), 1.0, (0.0, 1.0))
