@@ -174,10 +174,27 @@ def location_loss(attention: torch.Tensor, masks: torch.Tensor, form: str = "lin
         )
     if attention.shape[1] == 0:
         return attention.sum(dim=(1, 2, 3))
-    masks = masks.to(attention)
-    total = attention.sum(dim=(-2, -1)).clamp_min(torch.finfo(attention.dtype).tiny)
-    outside = 1 - (attention * masks).sum(dim=(-2, -1)) / total
+    outside = 1 - in_box_mass(attention, masks)
     return (outside.square() if form == "squared" else outside).mean(dim=1)
+
+
+def in_box_mass(attention: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Share of each phrase's attention that lies inside its box: ``Σ M_i A_i / Σ A_i`` of Eq. 9.
+
+    Parameters
+    ----------
+    attention : Tensor (B, N, H, W)
+        Non-negative attention maps, one per image and phrase.
+    masks : Tensor (N, H, W)
+        1 inside the box, 0 outside.
+
+    Returns
+    -------
+    Tensor (B, N)
+        In [0, 1]; 0 for a map of zeros.
+    """
+    total = attention.sum(dim=(-2, -1)).clamp_min(torch.finfo(attention.dtype).tiny)
+    return (attention * masks.to(attention)).sum(dim=(-2, -1)) / total
 
 
 def layout_loss(

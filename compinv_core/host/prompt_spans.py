@@ -128,7 +128,7 @@ def _require_embeddings(clip: CLIP, phrase: str, node_name: str) -> None:
         if not any(isinstance(token, torch.Tensor) for _, token in _content(clip, _EMBEDDING + name)):
             raise UserError(
                 f'{node_name}: the phrase "{phrase}" needs the embedding "{name}", but no file of that name is in the '
-                "embeddings folder; train or copy it there, or correct `layout`'s phrase and `text`."
+                "embeddings folder; train or copy it there, or correct the phrase and `text`."
             )
 
 
@@ -136,10 +136,10 @@ def _not_found(phrase: str, prompt: str, phrases: Sequence[str], node_name: str)
     longer = [other for other in phrases if other != phrase and f" {fold_case(phrase)} " in f" {fold_case(other)} "]
     if longer:
         return (
-            f'{node_name}: the phrase "{phrase}" of the layout occurs in the prompt only inside "{longer[0]}"; '
-            f'mention it once more in `text` ("{prompt}"), or remove its box.'
+            f'{node_name}: the phrase "{phrase}" occurs in the prompt only inside "{longer[0]}"; '
+            f'mention it once more in `text` ("{prompt}"), or leave it out of `phrases`.'
         )
     return (
-        f'{node_name}: the phrase "{phrase}" of the layout is not in the prompt "{prompt}"; write it the same way in '
-        "`text` and in the layout's phrases."
+        f'{node_name}: the phrase "{phrase}" is not in the prompt "{prompt}"; write it the same way in `text` and in '
+        "`phrases`."
     )

@@ -18,6 +18,8 @@ NODE_IDS = {
     "CompInvSaveConcept",
     "CompInvLayoutFromBoxes",
     "CompInvApplyLayoutGuidance",
+    "CompInvRecordAttention",
+    "CompInvShowAttention",
 }
 
 
