@@ -85,6 +85,21 @@ def report_folder() -> Path:
     return Path(folder_paths.get_output_directory()) / "compinv" / "reports"
 
 
+def layout_dataset_folder(name: str) -> Path:
+    """Return the folder of a layout data set, ``output/compinv/layouts/NAME``.
+
+    Parameters
+    ----------
+    name : str
+        Checked by `compinv_core.concept.check_name`.
+
+    Returns
+    -------
+    Path
+    """
+    return Path(folder_paths.get_output_directory()) / "compinv" / "layouts" / name
+
+
 def anchor_lists() -> list[str]:
     """Return the names of the person's own anchor lists in ``models/compinv/anchors``, without ``.txt``.
 

@@ -71,12 +71,12 @@ def find_spans(clip: CLIP, prompt: str, phrases: Sequence[str], node_name: str) 
         When a phrase is not in the prompt, or its embedding file is missing.
     """
     names = {name.lower(): name for name in _EMBEDDING_NAME.findall(prompt)}
-    content = _content(clip, prompt)
+    content = content_tokens(clip, prompt)
     taken: set[int] = set()
     spans: dict[str, PhraseSpan] = {}
-    wanted = {phrase: _content(clip, _spell_out(phrase, names)) for phrase in phrases}
+    wanted = {phrase: content_tokens(clip, _spell_out(phrase, names)) for phrase in phrases}
     for phrase in sorted(phrases, key=lambda phrase: -len(wanted[phrase])):
-        _require_embeddings(clip, _spell_out(phrase, names), node_name)
+        require_embeddings(clip, _spell_out(phrase, names), node_name)
         found = _occurrences([token for _, token in wanted[phrase]], content, taken)
         if not found:
             raise UserError(_not_found(phrase, prompt, phrases, node_name))
@@ -87,8 +87,19 @@ def find_spans(clip: CLIP, prompt: str, phrases: Sequence[str], node_name: str) 
     return tuple(spans[phrase] for phrase in phrases)
 
 
-def _content(clip: CLIP, text: str) -> list[tuple[int, Token]]:
-    """Return (position, token) of everything but start, end and padding."""
+def content_tokens(clip: CLIP, text: str) -> list[tuple[int, Token]]:
+    """Return everything of a text but start, end and padding.
+
+    Parameters
+    ----------
+    clip : CLIP
+    text : str
+
+    Returns
+    -------
+    list of (int, int or Tensor (D,))
+        Position in the encoded prompt, and token id or learned vector.
+    """
     (chunks,) = clip.tokenize(text, return_word_ids=True).values()
     content: list[tuple[int, Token]] = []
     start = 0
@@ -123,9 +134,22 @@ def _spell_out(phrase: str, names: dict[str, str]) -> str:
     return " ".join(_EMBEDDING + names[word.lower()] if word.lower() in names else word for word in phrase.split())
 
 
-def _require_embeddings(clip: CLIP, phrase: str, node_name: str) -> None:
+def require_embeddings(clip: CLIP, phrase: str, node_name: str) -> None:
+    """Refuse a phrase with an embedding whose file is missing.
+
+    Parameters
+    ----------
+    clip : CLIP
+    phrase : str
+    node_name : str
+        Opens the sentence.
+
+    Raises
+    ------
+    UserError
+    """
     for name in _EMBEDDING_NAME.findall(phrase):
-        if not any(isinstance(token, torch.Tensor) for _, token in _content(clip, _EMBEDDING + name)):
+        if not any(isinstance(token, torch.Tensor) for _, token in content_tokens(clip, _EMBEDDING + name)):
             raise UserError(
                 f'{node_name}: the phrase "{phrase}" needs the embedding "{name}", but no file of that name is in the '
                 "embeddings folder; train or copy it there, or correct the phrase and `text`."

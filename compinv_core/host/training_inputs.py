@@ -132,15 +132,30 @@ def model_fingerprint(model: ModelPatcher, clip: CLIP, vae: VAE) -> dict[str, st
     """
     comfy.model_management.load_models_gpu([model, clip.patcher], force_full_load=True)
     sampling: Any = model.get_model_object("model_sampling")
-    # Not the whole text encoder: checkpoints of Stable Diffusion 1 have no text projection, which is then memory
-    # that was never written.
-    text_model: Any = sd1_text_parts(clip)[0].transformer.text_model
     return {
         "model": f"{_weights_digest(model.model.diffusion_model)} {_patches_digest(model)}",
         "noise schedule": f"{digest(sampling.sigmas)} {'v' if predicts_velocity(sampling) else 'eps'}",
-        "clip": f"{_weights_digest(text_model)} {_patches_digest(clip.patcher)} layer {clip.layer_idx}",
+        "clip": text_encoder_fingerprint(clip),
         "vae": _weights_digest(cast(torch.nn.Module, vae.first_stage_model)),
     }
+
+
+def text_encoder_fingerprint(clip: CLIP) -> str:
+    """Tell text encoders apart by their weights, LoRAs and last layer.
+
+    Parameters
+    ----------
+    clip : CLIP
+
+    Returns
+    -------
+    str
+    """
+    comfy.model_management.load_models_gpu([clip.patcher], force_full_load=True)
+    # Not the whole text encoder: checkpoints of Stable Diffusion 1 have no text projection, which is then memory
+    # that was never written.
+    text_model: Any = sd1_text_parts(clip)[0].transformer.text_model
+    return f"{_weights_digest(text_model)} {_patches_digest(clip.patcher)} layer {clip.layer_idx}"
 
 
 def _weights_digest(network: torch.nn.Module, samples: int = 16) -> str:
