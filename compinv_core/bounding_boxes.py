@@ -64,6 +64,62 @@ def layout_from_bounding_boxes(bboxes: Any, phrases: Sequence[str], width: int, 
     return Layout(phrases, tuple(boxes), width, height)
 
 
+def with_descriptions(bboxes: Any, elements: Any) -> Any:
+    """Give the boxes of the host's canvas the descriptions that stand on it as labels.
+
+    The canvas hands out boxes without labels, and beside them a list of elements in the same order, each with the
+    description that the person sees.
+
+    Parameters
+    ----------
+    bboxes : list of list of dict, list of dict, or dict
+    elements : list of dict, or None
+        ``{desc, text, …}`` in the order of the boxes; None leaves the boxes as they are.
+
+    Returns
+    -------
+    list of dict, or `bboxes`
+
+    Raises
+    ------
+    UserError
+        When there are not as many elements as boxes.
+    """
+    if elements is None:
+        return bboxes
+    frame = _first_frame(bboxes)
+    if not isinstance(elements, list) or not all(isinstance(element, Mapping) for element in elements):
+        raise UserError("`elements` of Layout From Boxes must be those of Create Bounding Boxes; connect that output.")
+    if len(elements) != len(frame):
+        raise UserError(
+            f"Layout From Boxes got {_count(frame, 'box', 'boxes')} and {_count(elements, 'element')}; connect "
+            "`bboxes` and `elements` of the same Create Bounding Boxes."
+        )
+    names = [str(element.get("desc") or element.get("text") or "").strip() for element in elements]
+    return [{**box, "label": name} if name else dict(box) for box, name in zip(frame, names, strict=True)]
+
+
+def layout_to_bounding_boxes(layout: Layout) -> list[list[dict[str, Any]]]:
+    """Write a layout as the host's ``BOUNDING_BOX`` values, in whole pixels, as its canvas keeps them.
+
+    Parameters
+    ----------
+    layout : Layout
+
+    Returns
+    -------
+    list of list of dict
+        One inner list; each phrase is the box's label, and the description that the canvas shows.
+    """
+    frame = []
+    for phrase, (x0, y0, x1, y1) in zip(layout.phrases, layout.boxes, strict=True):
+        x, y = round(x0 * layout.width), round(y0 * layout.height)
+        width, height = max(1, round(x1 * layout.width) - x), max(1, round(y1 * layout.height) - y)
+        box = {"x": x, "y": y, "width": width, "height": height, "label": phrase}
+        frame.append({**box, "metadata": _on_canvas(phrase)})
+    return [frame]
+
+
 def detections_from_bounding_boxes(bboxes: Any, width: int, height: int) -> list[tuple[Detection, ...]]:
     """Read the host's ``BOUNDING_BOX`` values, of whatever node, as detections.
 
@@ -109,7 +165,8 @@ def detections_to_bounding_boxes(
     Returns
     -------
     list of list of dict
-        ``{x, y, width, height, label, score}``, in pixels, in the order given.
+        ``{x, y, width, height, label, score, metadata}``, in pixels, in the order given; `metadata` makes the host's
+        canvas show the label.
     """
     return [[_pixels(detection, width, height) for detection in frame] for frame in detections]
 
@@ -123,7 +180,13 @@ def _pixels(detection: Detection, width: int, height: int) -> dict[str, Any]:
         "height": (y1 - y0) * height,
         "label": detection.label,
         "score": detection.score,
+        "metadata": _on_canvas(detection.label),
     }
+
+
+def _on_canvas(label: str) -> dict[str, Any]:
+    """Return what makes the host's canvas show a label and hand it on."""
+    return {"type": "obj", "desc": label}
 
 
 def _score(box: Mapping[str, Any]) -> float:

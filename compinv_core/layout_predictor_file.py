@@ -90,7 +90,7 @@ def read_predictor(path: Path) -> LayoutPredictor:
     except (KeyError, ValueError, RuntimeError, SafetensorError, OSError) as error:
         raise UserError(f"The layout predictor {path.name} is damaged; write or copy it again.") from error
     sound = all(bool(torch.isfinite(tensor).all()) for tensor in weights.values())
-    if not sound or not vocabulary or features not in FEATURES:
+    if not sound or len(vocabulary) < 2 or features not in FEATURES:
         raise UserError(f"The layout predictor {path.name} holds values that make no sense; train it again.")
     network.eval().requires_grad_(False)
     return LayoutPredictor(path.stem, network, vocabulary, features, template, text_encoder, metadata)

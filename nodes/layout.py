@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..compinv_core.bounding_boxes import layout_from_bounding_boxes
+from ..compinv_core.bounding_boxes import layout_from_bounding_boxes, with_descriptions
 from ..compinv_core.layout import parse_phrases
 from . import sockets
 
@@ -64,13 +64,22 @@ class LayoutFromBoxes(io.ComfyNode):
                         "have 512."
                     ),
                 ),
+                io.Array.Input(
+                    "elements",
+                    optional=True,
+                    tooltip=(
+                        "The elements output of the Create Bounding Boxes that the boxes come from: each box's "
+                        "description on the canvas is then its label. Not connected: boxes count by their own labels."
+                    ),
+                ),
             ],
             outputs=[sockets.Layout.Output(display_name="layout", tooltip="For Apply Layout Guidance.")],
         )
 
     @classmethod
-    def execute(cls, bboxes, phrases: str, width: int, height: int) -> io.NodeOutput:
-        return io.NodeOutput(layout_from_bounding_boxes(bboxes, parse_phrases(phrases), width, height))
+    def execute(cls, bboxes, phrases: str, width: int, height: int, elements=None) -> io.NodeOutput:
+        labelled = with_descriptions(bboxes, elements)
+        return io.NodeOutput(layout_from_bounding_boxes(labelled, parse_phrases(phrases), width, height))
 
 
 NODES = [LayoutFromBoxes]

@@ -137,3 +137,48 @@ def anchor_list_path(name: str) -> Path:
 
 def _anchor_folder() -> Path:
     return Path(folder_paths.models_dir) / "compinv" / "anchors"
+
+
+def layout_predictors() -> list[str]:
+    """Return the names of the person's layout predictors in ``models/compinv/layout``, without ``.safetensors``.
+
+    Returns
+    -------
+    list of str
+        Sorted; empty where the folder does not exist.
+    """
+    folder = _predictor_folder()
+    if not folder.is_dir():
+        return []
+    return sorted(path.stem for path in folder.iterdir() if path.suffix == ".safetensors" and path.is_file())
+
+
+def layout_predictor_path(name: str) -> Path:
+    """Return the file of a layout predictor, ``models/compinv/layout/NAME.safetensors``.
+
+    Parameters
+    ----------
+    name : str
+        One of `layout_predictors`, or checked by `compinv_core.concept.check_name`.
+
+    Returns
+    -------
+    Path
+        May not exist.
+    """
+    return _predictor_folder() / f"{name}.safetensors"
+
+
+def miniature_predictor_path() -> Path:
+    """Return the file of the layout predictor that comes with the miniature world.
+
+    Returns
+    -------
+    Path
+        May not exist.
+    """
+    return Path(__file__).resolve().parents[2] / "miniworld" / "weights" / "layout-predictor.safetensors"
+
+
+def _predictor_folder() -> Path:
+    return Path(folder_paths.models_dir) / "compinv" / "layout"

@@ -105,7 +105,8 @@ def test_detections_are_clipped_and_sorted() -> None:
 def test_boxes_go_to_the_host_and_back() -> None:
     detections = [(Detection("cat", 0.75, (0.25, 0.5, 0.75, 1.0)),), ()]
     boxes = detections_to_bounding_boxes(detections, width=200, height=100)
-    assert boxes == [[{"x": 50.0, "y": 50.0, "width": 100.0, "height": 50.0, "label": "cat", "score": 0.75}], []]
+    box = {"x": 50.0, "y": 50.0, "width": 100.0, "height": 50.0, "label": "cat", "score": 0.75}
+    assert boxes == [[{**box, "metadata": {"type": "obj", "desc": "cat"}}], []]
     assert detections_from_bounding_boxes(boxes, width=200, height=100) == detections
 
 

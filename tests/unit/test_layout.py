@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from compinv_core.bounding_boxes import layout_from_bounding_boxes
+from compinv_core.bounding_boxes import layout_from_bounding_boxes, layout_to_bounding_boxes, with_descriptions
 from compinv_core.errors import UserError
 from compinv_core.layout import Layout, box_masks, crop_box, parse_phrases
 
@@ -132,3 +132,29 @@ def test_bad_boxes_get_one_sentence(bboxes: object, phrases: tuple, part: str) -
     message = str(caught.value)
     assert message.endswith(".")
     assert ". " not in message
+
+
+def test_a_layout_goes_over_the_canvas_and_comes_back_by_label() -> None:
+    layout = Layout(("a cat", "a ball"), ((0.0, 0.25, 0.5, 1.0), (0.625, 0.5, 0.875, 0.75)), 128, 64)
+    (frame,) = layout_to_bounding_boxes(layout)
+    assert frame[1] == {
+        "x": 80, "y": 32, "width": 32, "height": 16, "label": "a ball", "metadata": {"type": "obj", "desc": "a ball"}
+    }  # fmt: skip
+    # The canvas keeps the description and hands out plain boxes with a list of elements; here in another order.
+    plain = [[{key: b[key] for key in ("x", "y", "width", "height")} for b in frame[::-1]]]
+    elements = [{"type": "obj", "bbox": [0, 0, 1, 1], "desc": b["metadata"]["desc"]} for b in frame[::-1]]
+    assert layout_from_bounding_boxes(with_descriptions(plain, elements), layout.phrases, 128, 64) == layout
+    assert with_descriptions(plain, None) is plain
+
+
+def test_boxes_without_descriptions_still_pair_up_in_order() -> None:
+    plain = [[box(0, 0, 64, 64), box(64, 0, 64, 64)]]
+    elements = [{"desc": "a ball"}, {"desc": ""}]
+    layout = layout_from_bounding_boxes(with_descriptions(plain, elements), ("a cat", "a ball"), 128, 128)
+    assert [b[0] for b in layout.boxes] == [0.0, 0.5]
+
+
+@pytest.mark.parametrize(("elements", "part"), [([{"desc": "a"}], "2 boxes and 1 element;"), (["a", "b"], "elements")])
+def test_elements_of_another_canvas_get_a_sentence(elements: list, part: str) -> None:
+    with pytest.raises(UserError, match=part):
+        with_descriptions([[box(0, 0, 64, 64)] * 2], elements)

@@ -1,0 +1,277 @@
+"""Painting pictures of noun pairs and keeping the boxes that a detector finds in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import torch
+from PIL import Image
+
+from .. import logger
+from ..anchors import Anchors
+from ..atomic_file import replacing
+from ..checks import check_choice, check_range
+from ..detections import Detection, Detector, require_labels
+from ..errors import UserError
+from ..layout_dataset import LayoutDataset, LayoutStore, PlannedImage, batches, choose_pairs, plan_images
+from .models import require_sd1
+from .training_inputs import check_autoencoder, model_fingerprint
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from comfy.sd import CLIP, VAE
+
+NODE_NAME = "Collect Layouts"
+DEFAULT_TEMPLATE = "a photo of a {} and a {}"
+SAMPLERS: tuple[str, ...] = tuple(comfy.samplers.KSampler.SAMPLERS)
+SCHEDULERS: tuple[str, ...] = tuple(comfy.samplers.KSampler.SCHEDULERS)
+
+_PIXELS_PER_CELL = 8
+_PREVIEW_PIXELS = 512
+
+
+@dataclass(frozen=True)
+class CollectionConfig:
+    """What to paint, and how.
+
+    Attributes
+    ----------
+    pairs : int
+        Different pairs of nouns; all there are, where there are fewer.
+    images_per_pair : int
+        Every second one has the nouns swapped.
+    steps, cfg, sampler_name, scheduler
+        Of the host's sampler.
+    width, height : int
+        Pixels, multiples of 8.
+    seed : int
+        Of the choice of pairs and of all pictures.
+    batch_size : int
+        Pictures painted at once.
+    template : str
+        The prompt, with ``{}`` in the places of the two nouns.
+    """
+
+    pairs: int
+    images_per_pair: int
+    steps: int
+    cfg: float
+    sampler_name: str
+    scheduler: str
+    width: int
+    height: int
+    seed: int
+    batch_size: int = 4
+    template: str = DEFAULT_TEMPLATE
+
+    def check(self) -> None:
+        """Refuse values out of their range.
+
+        Raises
+        ------
+        UserError
+        """
+        for name in ("pairs", "images_per_pair", "steps", "batch_size"):
+            check_range(name, getattr(self, name), 1)
+        check_choice("sampler_name", self.sampler_name, SAMPLERS)
+        check_choice("scheduler", self.scheduler, SCHEDULERS)
+        for name in ("width", "height"):
+            if getattr(self, name) < 64 or getattr(self, name) % _PIXELS_PER_CELL:
+                raise UserError(f"{name} is {getattr(self, name)}; give a multiple of {_PIXELS_PER_CELL}, at least 64.")
+        check_template(self.template)
+
+
+def check_template(template: str) -> None:
+    """Refuse a prompt that does not hold the places of exactly two nouns.
+
+    Parameters
+    ----------
+    template : str
+
+    Raises
+    ------
+    UserError
+    """
+    if template.count("{}") != 2 or template.replace("{}", "").count("{") or template.replace("{}", "").count("}"):
+        raise UserError(
+            f'template is "{template}"; write {{}} exactly twice, in the places of the two nouns, as in '
+            f'"{DEFAULT_TEMPLATE}".'
+        )
+
+
+def collect_layouts(
+    model: ModelPatcher,
+    clip: CLIP,
+    vae: VAE,
+    detector: Detector,
+    vocabulary: Anchors,
+    config: CollectionConfig,
+    folder: Path,
+    on_batch: Callable[[LayoutDataset], None] = lambda dataset: None,
+) -> LayoutDataset:
+    """Paint noun pairs with the host's sampler, find the nouns, and keep pictures and boxes in a folder.
+
+    What the folder has already is not made again. Every picture has a seed of its own, so pictures that were lost in
+    an interruption come out the same.
+
+    Parameters
+    ----------
+    model, clip, vae
+        Stable Diffusion 1 family.
+    detector : Detector
+        Must know at least two nouns of the vocabulary.
+    vocabulary : Anchors
+    config : CollectionConfig
+    folder : Path
+    on_batch : callable (LayoutDataset) -> None
+        Called after each batch that is safe on disk; may raise to stop.
+
+    Returns
+    -------
+    LayoutDataset
+        With everything that the folder holds.
+
+    Raises
+    ------
+    UserError
+        On inputs that do not go together, before anything is painted.
+    """
+    config.check()
+    require_sd1(NODE_NAME, model=model, clip=clip)
+    check_autoencoder(model, vae)
+    labels = _labels(vocabulary, detector)
+    pairs = choose_pairs(tuple(labels), config.pairs, config.seed)
+    store = LayoutStore(folder, _settings(model, clip, vae, detector, config, labels, pairs))
+    plan = plan_images(pairs, config.images_per_pair, config.seed)
+    missing = store.missing(plan)
+    if missing:
+        logger.info("%s: painting %d of %d pictures.", NODE_NAME, len(missing), len(plan))
+    painter = _Painter(model, clip, vae, config)
+    bar = comfy.utils.ProgressBar(len(plan))
+    done = len(plan) - len(missing)
+    for batch in batches(missing, config.batch_size):
+        pictures = painter.paint(batch)
+        found = [_best(frame, labels, image) for frame, image in zip(detector.detect(pictures), batch, strict=True)]
+        previews = [_save(picture, store.image_path(image)) for picture, image in zip(pictures, batch, strict=True)]
+        store.add(list(zip(batch, found, strict=True)), (config.width, config.height))
+        on_batch(store.dataset())
+        for preview in previews:
+            done += 1
+            bar.update_absolute(done, len(plan), ("JPEG", preview, _PREVIEW_PIXELS))
+    dataset = store.dataset()
+    logger.info(
+        "%s: %d pictures of %d pairs, both nouns found in %d of them.",
+        NODE_NAME,
+        dataset.pictures,
+        len(pairs),
+        len(dataset.annotations),
+    )
+    return dataset
+
+
+def _labels(vocabulary: Anchors, detector: Detector) -> dict[str, str]:
+    """Map the nouns that the detector knows to its labels; at least two."""
+    labels = require_labels(vocabulary.words, detector)
+    if len(labels) < 2:
+        raise UserError(
+            f"The detector {detector.name} knows only one noun of the vocabulary ({next(iter(labels))}), and a pair "
+            "takes two; choose a `vocabulary` and a `detector` that have more nouns in common."
+        )
+    unknown = [noun for noun in vocabulary.words if noun not in labels]
+    if unknown:
+        logger.warning("%s: the detector does not know %s; left out.", NODE_NAME, ", ".join(unknown))
+    return labels
+
+
+def _settings(
+    model: ModelPatcher,
+    clip: CLIP,
+    vae: VAE,
+    detector: Detector,
+    config: CollectionConfig,
+    labels: dict[str, str],
+    pairs: tuple[tuple[str, str], ...],
+) -> dict[str, Any]:
+    """Everything that the pictures and boxes depend on."""
+    painting = asdict(config)
+    for name in ("pairs", "images_per_pair", "batch_size"):
+        painting.pop(name)
+    prints = model_fingerprint(model, clip, vae)
+    prints["text_encoder"] = prints.pop("clip")
+    return {
+        **painting,
+        **prints,
+        "detector": detector.name,
+        "threshold": detector.threshold,
+        "vocabulary": list(labels),
+        "pairs": [list(pair) for pair in pairs],
+    }
+
+
+class _Painter:
+    """Paints batches of one prompt with the host's own sampler."""
+
+    def __init__(self, model: ModelPatcher, clip: CLIP, vae: VAE, config: CollectionConfig) -> None:
+        self._model, self._clip, self._vae, self._config = model, clip, vae, config
+        self._negative = self._encode("")
+        channels = model.model.latent_format.latent_channels
+        size = (config.height // _PIXELS_PER_CELL, config.width // _PIXELS_PER_CELL)
+        self._latent = torch.zeros(1, channels, *size)
+
+    def paint(self, batch: list[PlannedImage]) -> torch.Tensor:
+        """Return pictures (B, H, W, 3), float32 in [0, 1], of 8 bits a channel as they will be in their files."""
+        config = self._config
+        _stop_if_asked()
+        with torch.inference_mode():
+            noise = torch.cat([comfy.sample.prepare_noise(self._latent, image.seed) for image in batch])
+            samples = comfy.sample.sample(
+                self._model,
+                noise,
+                config.steps,
+                config.cfg,
+                config.sampler_name,
+                config.scheduler,
+                self._encode(config.template.format(*batch[0].nouns)),
+                self._negative,
+                self._latent.repeat(len(batch), 1, 1, 1),
+                callback=lambda *progress: _stop_if_asked(),
+                disable_pbar=True,
+                seed=batch[0].seed,
+            )
+            pixels = (self._vae.decode(samples).clamp(0, 1) * 255).round()
+        with torch.inference_mode(False):
+            # An ordinary tensor, which detectors may do anything with.
+            return pixels.float().cpu().clone() / 255
+
+    def _encode(self, text: str) -> list:
+        with torch.inference_mode():
+            return self._clip.encode_from_tokens_scheduled(self._clip.tokenize(text))
+
+
+def _best(
+    found: tuple[Detection, ...], labels: dict[str, str], image: PlannedImage
+) -> tuple[Detection | None, Detection | None]:
+    """Return the most certain detection of each noun of a picture."""
+    first, second = (
+        max((each for each in found if each.label == labels[noun]), key=lambda each: each.score, default=None)
+        for noun in image.nouns
+    )
+    return first, second
+
+
+def _save(picture: torch.Tensor, path: Path) -> Image.Image:
+    image = Image.fromarray((picture * 255).round().byte().numpy())
+    with replacing(path) as temporary:
+        image.save(temporary, "PNG")
+    return image
+
+
+def _stop_if_asked() -> None:
+    comfy.model_management.throw_exception_if_processing_interrupted()

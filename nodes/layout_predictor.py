@@ -1,0 +1,241 @@
+"""Nodes that train, keep and use the layout predictor (Eq. 8)."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from ..compinv_core.bounding_boxes import layout_to_bounding_boxes
+from ..compinv_core.concept import check_name
+from ..compinv_core.host.folders import layout_predictor_path, report_folder
+from ..compinv_core.host.layout_prediction import PREDICT_NODE, TRAIN_NODE, predict_layout, train_predictor
+from ..compinv_core.host.predictor_choice import chosen_predictor, predictor_fingerprint, predictor_names
+from ..compinv_core.host.progress import TrainingProgress, stop_if_asked
+from ..compinv_core.layout import parse_phrases
+from ..compinv_core.layout_drawing import draw_layout
+from ..compinv_core.layout_predictor import FEATURES, SIDE_BY_SIDE
+from ..compinv_core.layout_predictor_file import write_predictor
+from ..compinv_core.layout_report import layout_report, summary_text
+from ..compinv_core.layout_training import LayoutTrainingConfig
+from ..compinv_core.report import write_report
+from . import sockets
+
+_CATEGORY = "compositional inversion"
+_ALIASES = ["compinv", "layout predictor", "bounding box", "spatial inversion"]
+
+
+class TrainLayoutPredictor(io.ComfyNode):
+    """A predictor from a layout data set, measured on pairs that it has not seen."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CompInvTrainLayoutPredictor",
+            display_name=TRAIN_NODE,
+            category=_CATEGORY,
+            description=(
+                "Learns where things stand in pictures from the boxes of noun pairs (the paper's Eq. 8), and compares "
+                "itself with two simple guesses on pairs that it has not seen."
+            ),
+            search_aliases=[*_ALIASES, "MLP", "train"],
+            is_output_node=True,
+            inputs=[
+                io.Clip.Input("clip", tooltip="The text encoder that Collect Layouts used."),
+                sockets.LayoutDataset.Input("dataset", tooltip="From Collect Layouts."),
+                io.Int.Input(
+                    "epochs",
+                    default=60,
+                    min=1,
+                    max=10_000,
+                    tooltip="Passes over the data, 1 to 10000. Seconds to minutes; the paper does not say how many.",
+                ),
+                io.Float.Input(
+                    "learning_rate",
+                    default=0.002,
+                    min=0.000001,
+                    max=1.0,
+                    step=0.0001,
+                    round=False,
+                    tooltip="Highest rate of AdamW, above 0 to 1; it falls to 0 in the end. The paper does not say.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip="Seed of the first weights, the order of the pictures, and the pairs held out.",
+                ),
+                io.Combo.Input(
+                    "features",
+                    options=list(FEATURES),
+                    default=FEATURES[0],
+                    optional=True,
+                    advanced=True,
+                    tooltip="What the predictor sees of a noun: its tokens after the text encoder (the paper), or its "
+                    "raw input embedding.",
+                ),
+                io.Float.Input(
+                    "held_out",
+                    default=0.2,
+                    min=0.01,
+                    max=0.9,
+                    step=0.01,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Share of the noun pairs that are only measured on, 0.01 to 0.9.",
+                ),
+            ],
+            outputs=[
+                sockets.LayoutPredictor.Output(
+                    display_name="predictor", tooltip="For Predict Layout and Save Layout Predictor."
+                ),
+                io.LossMap.Output(display_name="loss", tooltip="Loss of every epoch, for Plot Loss Graph."),
+                sockets.Report.Output(
+                    display_name="report",
+                    tooltip="Overlap with the found boxes on held-out pairs, beside that of a constant layout and of "
+                    "each noun's mean box; also written to output/compinv/reports.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, clip, dataset, **settings) -> io.NodeOutput:
+        config = LayoutTrainingConfig(**settings)
+        progress = TrainingProgress(config.epochs)
+
+        def after_epoch(epochs_done: int, loss: float) -> None:
+            stop_if_asked(epochs_done)
+            progress.update(epochs_done)
+
+        predictor, result = train_predictor(clip, dataset, config, after_epoch)
+        report = layout_report(predictor, result, dataset, config)
+        write_report(report, report_folder())
+        text = ui.PreviewText(summary_text(result))
+        return io.NodeOutput(predictor, {"loss": result.losses}, report, ui=text)
+
+
+class SaveLayoutPredictor(io.ComfyNode):
+    """Writes a predictor among the models."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CompInvSaveLayoutPredictor",
+            display_name="Save Layout Predictor",
+            category=_CATEGORY,
+            description="Writes models/compinv/layout/FILENAME.safetensors, for Load Layout Predictor.",
+            search_aliases=[*_ALIASES, "save"],
+            is_output_node=True,
+            inputs=[
+                sockets.LayoutPredictor.Input("predictor", tooltip="From Train Layout Predictor."),
+                io.String.Input(
+                    "filename",
+                    default="",
+                    tooltip="File name without ending: letters, digits, - and _. Empty takes the data set's name.",
+                ),
+            ],
+            outputs=[],
+        )
+
+    @classmethod
+    def execute(cls, predictor, filename: str) -> io.NodeOutput:
+        name = check_name(filename if filename.strip() else predictor.name, "filename")
+        write_predictor(predictor, layout_predictor_path(name))
+        return io.NodeOutput(ui=ui.PreviewText(f"Choose {name} in Load Layout Predictor."))
+
+
+class LoadLayoutPredictor(io.ComfyNode):
+    """A predictor from disk."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CompInvLoadLayoutPredictor",
+            display_name="Load Layout Predictor",
+            category=_CATEGORY,
+            description="Loads what Save Layout Predictor wrote, or offers equal boxes side by side.",
+            search_aliases=[*_ALIASES, "load"],
+            inputs=[
+                io.Combo.Input(
+                    "filename",
+                    options=predictor_names(),
+                    default=SIDE_BY_SIDE,
+                    tooltip="A file of models/compinv/layout. side-by-side predicts nothing: it puts equal boxes in a "
+                    "row, in the order of the phrases. miniature world is for the small model that comes with the "
+                    "pack. For Stable Diffusion 1.5, train one with the workflow 04-train-layout-predictor.",
+                ),
+            ],
+            outputs=[sockets.LayoutPredictor.Output(display_name="predictor", tooltip="For Predict Layout.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, filename: str) -> tuple:
+        return (filename, predictor_fingerprint(filename))
+
+    @classmethod
+    def execute(cls, filename: str) -> io.NodeOutput:
+        return io.NodeOutput(chosen_predictor(filename))
+
+
+class PredictLayout(io.ComfyNode):
+    """Phrases to boxes."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CompInvPredictLayout",
+            display_name=PREDICT_NODE,
+            category=_CATEGORY,
+            description=(
+                "Says where the things of a prompt belong in the picture. Connect layout to Apply Layout Guidance, or "
+                "bboxes to Create Bounding Boxes to move the boxes first."
+            ),
+            search_aliases=[*_ALIASES, "predict"],
+            is_output_node=True,
+            inputs=[
+                sockets.LayoutPredictor.Input("predictor", tooltip="From Load or Train Layout Predictor."),
+                io.Clip.Input("clip", tooltip="The text encoder that the predictor was trained with."),
+                io.String.Input(
+                    "phrases",
+                    multiline=True,
+                    default="",
+                    tooltip="Two or more parts of the prompt, one per line, worded as there: for example "
+                    "embedding:my-cat cat, then a backpack. A phrase counts as the noun it ends with, and words that "
+                    "the predictor does not know as their nearest noun (the paper's rule).",
+                ),
+                io.Int.Input(
+                    "width",
+                    default=512,
+                    min=16,
+                    max=16384,
+                    step=8,
+                    tooltip="Width of the picture in pixels, 16 to 16384. The paper: 512.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=512,
+                    min=16,
+                    max=16384,
+                    step=8,
+                    tooltip="Height of the picture in pixels, 16 to 16384. The paper: 512.",
+                ),
+            ],
+            outputs=[
+                sockets.Layout.Output(display_name="layout", tooltip="For Apply Layout Guidance."),
+                io.BoundingBox.Output(
+                    display_name="bboxes",
+                    tooltip="The same boxes in pixels, each with its phrase: the starting point of Create Bounding "
+                    "Boxes.",
+                ),
+                io.Image.Output(display_name="preview", tooltip="A drawing of the boxes."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, predictor, clip, phrases: str, width: int, height: int) -> io.NodeOutput:
+        layout, nouns = predict_layout(predictor, clip, parse_phrases(phrases), width, height)
+        text = "\n".join(f"{phrase}: as {noun}" for phrase, noun in nouns.items()) or SIDE_BY_SIDE
+        return io.NodeOutput(layout, layout_to_bounding_boxes(layout), draw_layout(layout), ui=ui.PreviewText(text))
+
+
+NODES = [TrainLayoutPredictor, SaveLayoutPredictor, LoadLayoutPredictor, PredictLayout]
