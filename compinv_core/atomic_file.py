@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
+
+from .errors import UserError
+
+# Full, over quota, or larger than files may be.
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @contextmanager
@@ -21,6 +30,11 @@ def replacing(path: Path) -> Iterator[Path]:
     ------
     Path
         To be written in the block; removed if the block fails.
+
+    Raises
+    ------
+    UserError
+        When the disk is full; `path` is then as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -29,5 +43,20 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        if _error_number(error) in _NO_ROOM:
+            raise UserError(
+                f"The disk is full: {path.name} could not be written to {path.parent}, and what was there is kept; "
+                "free some room on that disk and queue again."
+            ) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _error_number(error: OSError | SafetensorError) -> int | None:
+    if isinstance(error, OSError):
+        return error.errno
+    # safetensors reports the system's error as text only.
+    number = re.search(r"(?:os error |code: )(\d+)", str(error))
+    return int(number[1]) if number else None

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from . import anchors, detect, guidance, layout, train
+from . import anchors, attention, detect, guidance, layout, layout_data, layout_predictor, train, tune
 
-NODES = [*anchors.NODES, *train.NODES, *detect.NODES, *layout.NODES, *guidance.NODES]
+NODES = [
+    *anchors.NODES,
+    *train.NODES,
+    *tune.NODES,
+    *detect.NODES,
+    *layout.NODES,
+    *layout_data.NODES,
+    *layout_predictor.NODES,
+    *guidance.NODES,
+    *attention.NODES,
+]
 
 __all__ = ["NODES"]

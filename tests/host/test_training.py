@@ -91,8 +91,8 @@ def test_model_and_text_encoder_are_left_as_they_were(loaded: Loaded) -> None:
 
 
 def test_encoding_is_the_same_with_and_without_gradients(loaded: Loaded) -> None:
-    from compinv_core.host.text_encoder import TemplateEncoder, text_encoder_gradients
     from compinv_core.host.concepts import initial_vectors
+    from compinv_core.host.text_encoder import TemplateEncoder, text_encoder_gradients
     from compinv_core.host.training_session import training_session
 
     model, clip, _ = loaded

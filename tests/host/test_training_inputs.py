@@ -110,8 +110,8 @@ def test_ordinary_words_are_known(loaded: Loaded, word: str) -> None:
 
 
 def test_start_of_several_vectors(loaded: Loaded) -> None:
-    from compinv_core.host.text_encoder import token_embeddings, word_token_ids
     from compinv_core.host.concepts import initial_vectors
+    from compinv_core.host.text_encoder import token_embeddings, word_token_ids
 
     _, clip, _ = loaded
     teddy, bear = token_embeddings(clip, word_token_ids(clip, "teddy bear"))

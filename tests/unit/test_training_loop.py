@@ -202,3 +202,24 @@ def test_digest_sees_values_shapes_and_types() -> None:
     others = [tensor + 1e-6, tensor.reshape(2, 3), tensor.double(), torch.cat([tensor, tensor])]
     assert len({digest(other) for other in [tensor, *others]}) == 5
     assert digest(torch.tensor(1.0)) != digest(torch.tensor(2.0))
+
+
+class Averaged(NoisyRegression):
+    """Batch b pulls the weight towards b: the gradients of a step are averaged."""
+
+    def loss(self, batch: int, generator: torch.Generator) -> StepLoss:
+        self.calls += 1
+        return StepLoss((self.weight - batch).square().sum(), {"number": torch.tensor(float(batch))})
+
+
+def test_batches_are_accumulated_and_averaged() -> None:
+    task, gradients = Averaged(), []
+
+    def record(step: int, losses: object) -> None:
+        assert task.weight.grad is not None
+        gradients.append(float(task.weight.grad[0]))
+
+    history = train(task, LoopSettings(steps=2, accumulation=3), hooks=TrainingHooks(after_step=record))
+    # Batches 0, 1, 2 make the first step: the mean of 2 (0 - b).
+    assert gradients[0] == pytest.approx(-2.0) and task.calls == 6
+    assert history["number"] == [1.0, 4.0] and history["loss"][0] == pytest.approx(5 * 5 / 3)

@@ -1,0 +1,122 @@
+"""Settings, memory and disk of the methods that train the model, and the optimisers to choose from."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from compinv_core.atomic_file import replacing
+from compinv_core.concept_images import ConceptImages
+from compinv_core.errors import UserError
+from compinv_core.optimizers import check_optimizer, make_optimizer
+from compinv_core.run_state import RunStore
+from compinv_core.training_memory import estimate_memory
+from compinv_core.tuning_config import CustomDiffusionConfig, DreamBoothConfig
+
+
+def test_the_papers_defaults() -> None:
+    custom, dreambooth = CustomDiffusionConfig("x", "cat"), DreamBoothConfig("x", "cat")
+    assert (custom.steps, custom.batch_size, custom.learning_rate, custom.anchor_weight) == (500, 2, 2e-5, 0.95)
+    assert (dreambooth.steps, dreambooth.batch_size, dreambooth.anchor_weight) == (800, 1, 0.6)
+    assert custom.num_class_images == dreambooth.num_class_images == 200
+    assert custom.class_prompt == "cat" and custom.prior_weight == 1.0
+
+
+def test_what_each_method_trains() -> None:
+    custom, dreambooth = CustomDiffusionConfig("x", "cat"), DreamBoothConfig("x", "cat")
+    block = "middle_block.1.transformer_blocks.0"
+    assert custom.trains_weight(f"{block}.attn2.to_k.weight") and custom.trains_weight(f"{block}.attn2.to_v.weight")
+    others = ("attn2.to_q.weight", "attn1.to_k.weight", "attn2.to_out.0.weight", "norm2.bias")
+    assert not any(custom.trains_weight(f"{block}.{name}") for name in others)
+    assert all(dreambooth.trains_weight(f"{block}.{name}") for name in others)
+
+
+def test_memory_options_continue_a_run_and_methods_do_not() -> None:
+    plain = DreamBoothConfig("x", "cat")
+    assert plain.fingerprint() == DreamBoothConfig("x", "cat", gradient_checkpointing=True, lora_rank=4).fingerprint()
+    assert plain.fingerprint() != DreamBoothConfig("x", "cat", optimizer="adafactor").fingerprint()
+    assert plain.fingerprint()["method"] == "DreamBooth"
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"prior_weight": -1.0}, "prior_weight is -1.0"),
+        ({"num_class_images": 0}, "num_class_images is 0"),
+        ({"gradient_accumulation": 0}, "gradient_accumulation is 0"),
+        ({"token_learning_rate": float("nan")}, "token_learning_rate is nan"),
+        ({"optimizer": "sgd"}, "optimizer is 'sgd'"),
+        ({"lora_rank": 0}, "lora_rank is 0"),
+        ({"superclass": " "}, "superclass is empty"),
+    ],
+)
+def test_bad_settings_get_a_sentence(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        DreamBoothConfig(**{"name": "x", "superclass": "cat", **settings})
+
+
+def test_chains_hold_distinct_names() -> None:
+    photo = (torch.rand(1, 64, 64, 3),)
+    first = ConceptImages(photo, " a ", "tabby  cat")
+    second = ConceptImages(photo, "b", "dog", previous=first)
+    assert [c.name for c in second.chain()] == ["a", "b"] and first.init_word == "tabby cat"
+    with pytest.raises(UserError, match="Two concepts have the name 'A'"):
+        ConceptImages(photo, "A", "cat", previous=second)
+    with pytest.raises(UserError, match="num_vectors is 76"):
+        ConceptImages(photo, "c", "cat", num_vectors=76)
+
+
+def test_memory_by_hand() -> None:
+    # 1e9 numbers in half precision: copies 4, casts and their gradients 4; gradients 4; AdamW 8; two of the largest.
+    estimate = estimate_memory(10**9, 10**6, "adamw", 2, 0.5e9, 1e9)
+    assert (estimate.weights, estimate.gradients, estimate.activations) == (8.5e9, 4e9, 1e9)
+    assert estimate.optimizer == 8e9 + 8e6
+    assert estimate.state_file == pytest.approx(12.008e9)
+    estimate.check(22e9, "cuda:0", "use less")
+    with pytest.raises(UserError, match=r"about 21\.5 GB \(weights 8\.5 GB, gradients 4\.0 GB, optimiser 8\.0 GB, "
+                       r"activations 1\.0 GB\), but 21\.0 GB are free on cuda:0; use less\."):  # fmt: skip
+        estimate.check(21e9, "cuda:0", "use less")
+    assert estimate_memory(10**9, 10**6, "adafactor", 4, 0, 0).total < 0.6 * estimate.total
+
+
+def test_eight_bits_need_a_card() -> None:
+    with pytest.raises(UserError, match="trains on cpu; choose adafactor"):
+        check_optimizer("adamw_8bit", torch.device("cpu"))
+    check_optimizer("adafactor", torch.device("cpu"))
+
+
+def test_adafactor_factors_its_states_and_has_the_rate_given() -> None:
+    matrix = torch.nn.Parameter(torch.zeros(40, 30))
+    optimizer = make_optimizer("adafactor", [{"params": [matrix], "lr": 0.01}])
+    matrix.grad = torch.ones(40, 30)
+    optimizer.step()
+    # An even gradient is divided by its own size, and clipping at root mean square 1 leaves it.
+    assert torch.allclose(matrix, torch.full((40, 30), -0.01), rtol=1e-3)
+    state = optimizer.state[matrix]
+    assert sum(value.numel() for value in state.values() if isinstance(value, torch.Tensor)) < 100
+
+
+def test_a_state_that_cannot_fit_is_refused(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "runs" / "x", {}, {})
+    store.check_room(1e3)
+    with pytest.raises(UserError, match=r"needs 2000000\.0 GB, but \d+\.\d GB are free"):
+        store.check_room(1e15)
+
+
+def test_a_full_disk_gets_a_sentence_and_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(UserError, match=r"The disk is full: file\.txt"), replacing(path) as temporary:
+            temporary.write_bytes(bytes(5000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+    with pytest.raises(OSError, match="else"), replacing(path):
+        raise OSError("something else")
