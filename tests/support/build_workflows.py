@@ -1,7 +1,8 @@
 """Builds the templates in workflows/ from the descriptions below, with ComfyUI's own frontend.
 
 The frontend, not this script, decides how a graph is written, so the files are what the editor would save. Run it
-after a change of a node's inputs: `python tests/support/build_workflows.py`.
+after a change of a node's inputs: `python tests/support/build_workflows.py`, with names of templates to build only
+those.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support import browser, locations
 from support.server import ComfyServer
+from support.tuning_workflows import TUNING_WORKFLOWS
 
 CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
 SIDE = 512
@@ -207,7 +209,7 @@ COMPOSE: dict[str, Node] = {
     ),
 }  # fmt: skip
 
-WORKFLOWS = {"01-train-concept": TRAIN, "02-compose-with-boxes": COMPOSE}
+WORKFLOWS = {"01-train-concept": TRAIN, "02-compose-with-boxes": COMPOSE, **TUNING_WORKFLOWS}
 
 BUILD = """async (nodes) => {
     await app.loadGraphData({version: 0.4, last_node_id: 0, last_link_id: 0, nodes: [], links: [], groups: []});
@@ -242,17 +244,19 @@ BUILD = """async (nodes) => {
 
 
 def main() -> None:
-    """Rebuild both templates."""
+    """Rebuild the templates named on the command line, or all."""
+    wanted = sys.argv[1:] or list(WORKFLOWS)
     with tempfile.TemporaryDirectory() as base:
         server = ComfyServer(Path(base))
-        for name in ("my-cat-1.png", "my-cat-2.png", "my-cat-3.png"):
-            (server.base / "input" / name).touch()
+        for thing in ("my-cat", "my-ball"):
+            for number in (1, 2, 3):
+                (server.base / "input" / f"{thing}-{number}.png").touch()
         (server.base / "models" / "checkpoints" / CHECKPOINT).touch()
         server.start()
         try:
             with browser.open_frontend(server.url) as page:
-                for name, nodes in WORKFLOWS.items():
-                    graph = json.loads(page.evaluate(BUILD, list(nodes.items())))
+                for name in wanted:
+                    graph = json.loads(page.evaluate(BUILD, list(WORKFLOWS[name].items())))
                     path = locations.REPOSITORY / "workflows" / f"{name}.json"
                     path.write_text(json.dumps(graph, indent=2, ensure_ascii=False) + "\n")
                     print(f"{path.name}: {len(graph['nodes'])} nodes")

@@ -24,11 +24,12 @@ def photo(path: Path, seed: int, width: int = 128, height: int = 128) -> None:
 def fill_input_folder(folder: Path) -> None:
     """Write what the tests choose in their loading nodes.
 
-    `my-cat-1.png` … `my-cat-3.png` are the templates' photos; `two-sizes/` holds photos that do not fit
-    together; `nan.latent` decodes to a picture of NaN.
+    `my-cat-1.png` … `my-cat-3.png`, and the same of `my-ball`, are the templates' photos; `two-sizes/` holds photos
+    that do not fit together; `nan.latent` decodes to a picture of NaN.
     """
     for number in (1, 2, 3):
         photo(folder / f"my-cat-{number}.png", number)
+        photo(folder / f"my-ball-{number}.png", 10 + number)
     photo(folder / "two-sizes" / "a.png", 4)
     photo(folder / "two-sizes" / "b.png", 5, width=192)
     nan = {"latent_tensor": torch.full((1, 4, 16, 16), torch.nan), "latent_format_version_0": torch.tensor([])}
