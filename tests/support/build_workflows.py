@@ -16,6 +16,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support import browser, locations
+from support.layout_workflows import LAYOUT_WORKFLOWS
 from support.server import ComfyServer
 from support.tuning_workflows import TUNING_WORKFLOWS
 
@@ -209,7 +210,7 @@ COMPOSE: dict[str, Node] = {
     ),
 }  # fmt: skip
 
-WORKFLOWS = {"01-train-concept": TRAIN, "02-compose-with-boxes": COMPOSE, **TUNING_WORKFLOWS}
+WORKFLOWS = {"01-train-concept": TRAIN, "02-compose-with-boxes": COMPOSE, **LAYOUT_WORKFLOWS, **TUNING_WORKFLOWS}
 
 BUILD = """async (nodes) => {
     await app.loadGraphData({version: 0.4, last_node_id: 0, last_link_id: 0, nodes: [], links: [], groups: []});
