@@ -1,7 +1,11 @@
-"""Our training step against a plain diffusers textual-inversion step, on the same weights.
+"""Our training step against the same step in plain diffusers, on the same weights, for the three methods.
 
     .venv/bin/python bench/training_step.py                   # full-size random SD 1, 256 pixels, batch 1
     .venv/bin/python bench/training_step.py --kind small --size 128 --batch 2 --steps 10
+    .venv/bin/python bench/training_step.py --method custom_diffusion
+    .venv/bin/python bench/training_step.py --method dreambooth         # takes 16 GB and more at full size
+
+Custom Diffusion and DreamBooth have a class picture beside every photo, in the same forward pass.
 
 The steps of the two sides alternate in one process, so that other work on the machine meets both alike; the table
 gives the median time of a step, the median processor time (on a shared CPU the fairer one), and the ratios. Peak
@@ -29,7 +33,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests")]
 
 TEMPLATE = "a photo of {}"
-LEARNING_RATE = 0.005
+SUPERCLASS = "cat"
+LEARNING_RATES = {"textual_inversion": 0.005, "custom_diffusion": 2e-5, "dreambooth": 1e-5}
 Times = dict[str, list[tuple[float, float]]]
 PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 
@@ -45,6 +50,7 @@ def main() -> None:
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--method", choices=tuple(LEARNING_RATES), default="textual_inversion")
     parser.add_argument("--kind", choices=("full", "small"), default="full", help="size of the random checkpoint")
     parser.add_argument("--size", type=int, default=256, help="side of the photos in pixels")
     parser.add_argument("--batch", type=int, default=1)
@@ -73,19 +79,36 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     checkpoint = checkpoints.build(options.kind, torch.float16)
     times: Times = {"ours": [], "diffusers": []}
     losses: dict[str, list[float]] = {"ours": [], "diffusers": []}
-    photo = torch.rand(1, options.size, options.size, 3, generator=torch.Generator().manual_seed(0))
+    photo, of_class = torch.rand(2, 1, options.size, options.size, 3, generator=torch.Generator().manual_seed(0))
     plain = PlainSide(options, checkpoint) if options.side != "ours" else None
     peak = 0.0
     if options.side == "diffusers":
         assert plain is not None
-        plain.draw((4, options.size // 8, options.size // 8))
+        plain.draw()
         with resident_memory() as memory:
             for _ in range(options.steps + 1):
                 plain.step(times, losses)
         peak = memory[0]
     else:
-        peak = ours(options, checkpoint, base, photo, plain, times, losses)
+        peak = ours(options, checkpoint, base, (photo, of_class), plain, times, losses)
     return {"times": times, "losses": losses, "peak": peak}
+
+
+def configuration(options: argparse.Namespace) -> Any:
+    """Return the settings of the method, short and with one sentence."""
+    from compinv_core.inversion_config import InversionConfig
+    from compinv_core.tuning_config import CustomDiffusionConfig, DreamBoothConfig
+
+    kinds = {
+        "textual_inversion": InversionConfig,
+        "custom_diffusion": CustomDiffusionConfig,
+        "dreambooth": DreamBoothConfig,
+    }
+    return kinds[options.method](
+        "bench", SUPERCLASS, steps=options.steps + 1, batch_size=options.batch,
+        learning_rate=LEARNING_RATES[options.method], templates=(TEMPLATE,), seed=0,
+        **({} if options.method == "textual_inversion" else {"num_class_images": 1}),
+    )  # fmt: skip
 
 
 class PlainSide:
@@ -96,26 +119,34 @@ class PlainSide:
 
         from support.diffusers_inversion import DiffusersInversion
 
-        self.batch = options.batch
-        self.loop = DiffusersInversion(options.kind, checkpoint, [TEMPLATE], "cat", LEARNING_RATE)
+        config = configuration(options)
+        self.batch, self.prior = options.batch, options.method != "textual_inversion"
+        self.loop = DiffusersInversion(
+            options.kind, checkpoint, [TEMPLATE], SUPERCLASS, config.learning_rate, config.trains_weight, SUPERCLASS
+        )
         self.generator = torch.Generator().manual_seed(0)
-        self.latents = torch.zeros(1, 4, options.size // 8, options.size // 8)
+        self.latents = self.of_class = torch.zeros(1, 4, options.size // 8, options.size // 8)
 
-    def draw(self, shape: tuple[int, ...]) -> None:
-        """Stand in for encoded photos, where only time and memory matter."""
+    def draw(self) -> None:
+        """Stand in for encoded pictures, where only time and memory matter."""
         import torch
 
-        self.latents = torch.randn((1, *shape), generator=torch.Generator().manual_seed(1))
+        generator = torch.Generator().manual_seed(1)
+        self.latents, self.of_class = torch.randn((2, *self.latents.shape), generator=generator)
 
     def step(self, times: Times, losses: dict[str, list[float]]) -> None:
         import torch
 
         torch.randint(1, (1,), generator=self.generator)
-        chosen = torch.randint(len(self.latents), (self.batch,), generator=self.generator)
-        timesteps = torch.randint(1000, (self.batch,), generator=self.generator)
-        noise = torch.randn((self.batch, *self.latents.shape[1:]), generator=self.generator)
+        latents = self.latents[torch.randint(1, (self.batch,), generator=self.generator)]
+        if self.prior:
+            chosen = torch.randint(1, (self.batch,), generator=self.generator)
+            latents = torch.cat([latents, self.of_class[chosen]])
+        timesteps = torch.randint(1000, (len(latents),), generator=self.generator)
+        noise = torch.randn(latents.shape, generator=self.generator)
         start = clocks()
-        losses["diffusers"].append(self.loop.step(self.latents[chosen], noise, timesteps, 0))
+        of_class = self.batch if self.prior else 0
+        losses["diffusers"].append(self.loop.step(latents, noise, timesteps, 0, of_class))
         times["diffusers"].append(since(start))
 
 
@@ -123,7 +154,7 @@ def ours(
     options: argparse.Namespace,
     checkpoint: Path,
     base: Path,
-    photo: Any,
+    pictures: tuple[Any, Any],
     plain: PlainSide | None,
     times: Times,
     losses: dict[str, list[float]],
@@ -133,17 +164,18 @@ def ours(
 
     from compinv_core.host.training import train_concept
     from compinv_core.host.training_inputs import encode_photos
-    from compinv_core.inversion_config import InversionConfig
+    from compinv_core.host.tuning import train_custom_diffusion, train_dreambooth
 
     model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(
         str(checkpoint), embedding_directory=[str(base / "models" / "embeddings")]
     )
+    photo, of_class = pictures
     if plain is not None:
-        plain.latents, _ = encode_photos(model, vae, photo, None)
-    config = InversionConfig(
-        "bench", "cat", steps=options.steps + 1, batch_size=options.batch, learning_rate=LEARNING_RATE,
-        templates=(TEMPLATE,), seed=0,
-    )  # fmt: skip
+        plain.latents, plain.of_class = (encode_photos(model, vae, pixels, None)[0] for pixels in pictures)
+    call: Any = {"custom_diffusion": train_custom_diffusion, "dreambooth": train_dreambooth}.get(options.method)
+    more = {"class_images": of_class}
+    if call is None:
+        call, more = train_concept, {}
     last = [clocks()]
 
     def on_step(step: int, parts: Any) -> None:
@@ -155,7 +187,7 @@ def ours(
 
     with resident_memory() as memory:
         last[0] = clocks()
-        train_concept(model, clip, vae, photo, config, on_step=on_step)
+        call(model, clip, vae, photo, configuration(options), on_step=on_step, **more)
     return memory[0]
 
 
@@ -198,8 +230,8 @@ def report(options: argparse.Namespace, runs: dict[str, dict[str, Any]]) -> None
     }
     difference = max(abs(a - b) for a, b in zip(both["losses"]["ours"], both["losses"]["diffusers"], strict=True))
     print(
-        f"Textual-inversion step, random SD 1 ({options.kind}), {options.size}x{options.size}, batch {options.batch}, "
-        f"float32, median of {options.steps} alternating steps"
+        f"Step of {options.method}, random SD 1 ({options.kind}), {options.size}x{options.size}, "
+        f"batch {options.batch}, float32, median of {options.steps} alternating steps"
     )
     print(f"{'':12}{'s/step':>10}{'cpu s/step':>12}{'peak MB':>10}")
     for side, (wall, processor, peak) in columns.items():

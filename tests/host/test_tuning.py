@@ -60,7 +60,7 @@ def tuned(
     folder = tmp_path_factory.mktemp(request.param)
     options = {"lora_path": folder / f"{request.param}.safetensors"} if request.param == "custom_diffusion" else {}
     result = tune(
-        loaded, short_tuning(request.param, lora_rank=400) if not options else short_tuning(request.param),
+        loaded, short_tuning(request.param, lora_rank=1280) if not options else short_tuning(request.param),
         anchors=anchors, embedding_folder=folder / "embeddings", run_dir=folder / "run", **options,
     )  # fmt: skip
     return request.param, result, folder

@@ -1,11 +1,13 @@
-"""A plain textual-inversion loop in diffusers and transformers, on the weights of one of our random checkpoints.
+"""A plain inversion loop in diffusers and transformers, on the weights of one of our random checkpoints.
 
-It is what most people train embeddings with, written out: the new token is a row of the embedding table, the whole
-table is the optimiser's parameter, and the gradient of the other rows is set to zero.
+It is what most people train with, written out: the new token is a row of the embedding table, the whole table is the
+optimiser's parameter, and the gradient of the other rows is set to zero. Custom Diffusion and DreamBooth also train
+weights of the network, and add the loss on class pictures in the same forward pass.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -33,9 +35,22 @@ class DiffusersInversion:
     init_word : str
         One token.
     learning_rate : float
+    trains_weight : callable (name of a parameter) -> bool
+        Which weights of the network are trained, at the same rate; none in textual inversion.
+    class_prompt : str
+        Of the class pictures, for `step` with a prior loss.
     """
 
-    def __init__(self, kind: str, checkpoint: Path, sentences: list[str], init_word: str, learning_rate: float) -> None:
+    def __init__(
+        self,
+        kind: str,
+        checkpoint: Path,
+        sentences: list[str],
+        init_word: str,
+        learning_rate: float,
+        trains_weight: Callable[[str], bool] = lambda name: False,
+        class_prompt: str = "",
+    ) -> None:
         from diffusers import DDPMScheduler
         from transformers import CLIPTokenizer
 
@@ -56,18 +71,33 @@ class DiffusersInversion:
         self.table.requires_grad_(True)
         self.mask = torch.zeros(VOCABULARY + 1, 1)
         self.mask[VOCABULARY] = 1
-        self.optimizer = torch.optim.AdamW([self.table], lr=learning_rate, weight_decay=0.0)
+        weights = [weight for name, weight in self.unet.named_parameters() if trains_weight(name)]
+        for weight in weights:
+            weight.requires_grad_(True)
+        self.optimizer = torch.optim.AdamW([self.table, *weights], lr=learning_rate, weight_decay=0.0)
+        with torch.no_grad():
+            ids = tokenizer(class_prompt, padding="max_length", max_length=77, return_tensors="pt")["input_ids"]
+            self.class_context = self.text_encoder(ids)[0]
 
     @property
     def vector(self) -> torch.Tensor:
         return self.table[VOCABULARY].detach()
 
-    def step(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, sentence: int) -> float:
-        """Train one step and return its loss. The latents are scaled (B, 4, h, w)."""
-        noisy = self.schedule.add_noise(latents, noise, timesteps)
-        ids = self.sentences[sentence].expand(len(latents), -1)
-        prediction = self.unet(noisy, timesteps, self.text_encoder(ids)[0]).sample
-        loss = torch.nn.functional.mse_loss(prediction, noise)
+    def step(
+        self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, sentence: int, of_class: int = 0
+    ) -> float:
+        """Train one step and return its loss.
+
+        The latents are scaled (B, 4, h, w); the last `of_class` are class pictures, whose loss is added.
+        """
+        noisy, photos = self.schedule.add_noise(latents, noise, timesteps), len(latents) - of_class
+        context = self.text_encoder(self.sentences[sentence].expand(photos, -1))[0]
+        if of_class:
+            context = torch.cat([context, self.class_context.expand(of_class, -1, -1)])
+        prediction = self.unet(noisy, timesteps, context).sample
+        loss = torch.nn.functional.mse_loss(prediction[:photos], noise[:photos])
+        if of_class:
+            loss = loss + torch.nn.functional.mse_loss(prediction[photos:], noise[photos:])
         loss.backward()
         assert self.table.grad is not None
         self.table.grad.mul_(self.mask)
