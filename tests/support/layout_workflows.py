@@ -138,11 +138,11 @@ TRAIN_NOTE = f"""## Teach a layout predictor where things stand
 1. Choose the **Stable Diffusion 1.5** checkpoint that you compose with (for the miniature world of `make demo`: \
 `miniworld.safetensors`, 128 × 128 pictures, and its nouns in *Load Anchors*).
 2. Choose a detector that knows the nouns. `facebook/detr-resnet-50` is downloaded (170 MB) when it is first used.
-3. Press Run. *Collect Layouts* paints 100 pairs of nouns, 20 pictures each, at {SIDE} × {SIDE}: an hour or two on a \
-GPU. Stop whenever you like; it goes on where it was. The data set is a folder in `output/compinv/layouts`.
+3. Press Run. *Collect Layouts* paints 2,000 pictures of {SIDE} × {SIDE}: 100 pairs of nouns, 20 pictures each. Stop \
+whenever you like; it goes on where it was. The data set is a folder in `output/compinv/layouts`.
 
-*Train Layout Predictor* then takes a minute, and says how well it does on pairs that it has not seen, beside two simple \
-guesses. The predictor is saved in `models/compinv/layout`; *03-compose-with-predicted-layout* uses it.
+*Train Layout Predictor* is short, and says how well it does on pairs that it has not seen, beside two simple guesses. \
+The predictor is saved in `models/compinv/layout`; *03-compose-with-predicted-layout* uses it.
 """
 
 TRAIN: dict[str, Node] = {
