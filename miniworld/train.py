@@ -1,6 +1,6 @@
 """Train the miniature world from its seeds: ``python -m miniworld.train``.
 
-Autoencoder, UNet, judge, and the decoder once more are trained in turn in ``miniworld/run/`` and written to
+Autoencoder (its decoder twice), UNet and judge are trained in turn in ``miniworld/run/`` and written to
 ``miniworld/weights/``. An interrupted run continues where its last checkpoint was.
 """
 
@@ -39,14 +39,13 @@ def load_autoencoder(weights: dict[str, torch.Tensor]) -> Autoencoder:
     return model.eval()
 
 
-def decoder_stage(weights: dict[str, torch.Tensor], pictures: torch.Tensor, folder: Path) -> None:
-    """Train the decoder further, and store the autoencoder with its quality as stored."""
-    polished = polish_decoder(weights, pictures[:AUTOENCODER_PICTURES], folder)
-    stored = load_autoencoder(as_stored(polished))
+def store_autoencoder(weights: dict[str, torch.Tensor], pictures: torch.Tensor) -> None:
+    """Store the autoencoder with its quality as stored, on held-out scenes and on the own things' photos."""
+    stored = load_autoencoder(as_stored(weights))
     photos = torch.cat([torch.from_numpy(instances.photos(i)[0]) for i in instances.INSTANCES.values()])
     quality = {"scenes": psnr(stored, pictures[-HELD_OUT:]), "instances": psnr(stored, photos.permute(0, 3, 1, 2))}
     log.info("autoencoder, dB: %s", quality)
-    save_small(polished, WEIGHTS / "autoencoder.safetensors", {"psnr_db": json.dumps(quality)})
+    save_small(weights, WEIGHTS / "autoencoder.safetensors", {"psnr_db": json.dumps(quality)})
 
 
 def main() -> None:
@@ -54,7 +53,7 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, default=Path(__file__).parent / "run", help="training state and pictures"
     )
-    parser.add_argument("--only", choices=("unet", "decoder", "judge"), help="train just one network")
+    parser.add_argument("--only", choices=("autoencoder", "unet", "judge"), help="train just one network")
     parser.add_argument("--compile", action="store_true", help="compile the UNet: faster, takes a C++ compiler")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -63,9 +62,13 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
 
     pictures, captions = training_pictures(options.folder, PICTURES)
-    weights = as_stored(train_autoencoder(pictures[:AUTOENCODER_PICTURES], options.folder))
+    weights = train_autoencoder(pictures[:AUTOENCODER_PICTURES], options.folder)
+    weights = polish_decoder(as_stored(weights), pictures[:AUTOENCODER_PICTURES], options.folder)
+    autoencoder = load_autoencoder(as_stored(weights))
+    if options.only in (None, "autoencoder"):
+        store_autoencoder(weights, pictures)
     if options.only in (None, "unet"):
-        latents = encode_pictures(load_autoencoder(weights), pictures, options.folder)
+        latents = encode_pictures(autoencoder, pictures, options.folder)
         average, scale = train_unet(latents, captions, options.folder, compiled=options.compile)
         save_small(
             average,
@@ -73,10 +76,8 @@ def main() -> None:
             {"latent_shift": repr(scale.shift), "latent_scale": repr(scale.scale)},
         )
     if options.only in (None, "judge"):
-        judge, scores = train_judge(load_autoencoder(weights), options.folder)
+        judge, scores = train_judge(autoencoder, options.folder)
         save_small(judge, WEIGHTS / "judge.safetensors", {"accuracy": json.dumps(scores)})
-    if options.only in (None, "decoder"):
-        decoder_stage(weights, pictures, options.folder)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ SPLIT, PICTURES, HELD_OUT = 1, 9000, 1000
 DECODED = 2000
 """How many of the pictures the judge also sees as the autoencoder shows them."""
 BATCH = 32
-SCHEDULE = Schedule(steps=700, decay_from=150, warmup=50)
+SCHEDULE = Schedule(steps=1300, decay_from=300, warmup=50)
 LEARNING_RATE = 2e-3
 CELLS, MASK_CELLS = 16, 32
 
