@@ -119,11 +119,13 @@ class _Recording:
 
     def _offset(self, encoded: torch.Tensor | None) -> int | None:
         """Position at which a conditioning holds the recorded prompt; behind others where prompts were concatenated."""
+        if encoded is None:
+            return None
         for known in self.encodings:
-            for offset in range(0, (0 if encoded is None else encoded.shape[1]) - known.shape[1] + 1, _CHUNK):
+            for offset in range(0, encoded.shape[1] - known.shape[1] + 1, _CHUNK):
                 part = encoded[:, offset : offset + known.shape[1]]
-                wanted = known.to(part)
-                if part.shape[2] == wanted.shape[2] and (part - wanted).norm() <= _SAME_ENCODING * wanted.norm():
+                wanted = known.to(part).expand_as(part)
+                if (part - wanted).norm() <= _SAME_ENCODING * wanted.norm():
                     return offset
         return None
 

@@ -46,7 +46,7 @@ def guide(core, model=None, records: list | None = None) -> tuple:
 def first_map(core, positive=None, text: str = PROMPT, model=None, **options) -> torch.Tensor:
     """The maps at the first step, where the latents do not yet depend on anything but the noise."""
     model, recording = record(core, model, text)
-    samples = sample(model, encode(text) if positive is None else positive, **options)
+    samples = sample(model, encode(text) if positive is None else positive, steps=1, **options)
     return recording.record_of(samples).frames[0].maps[0].values
 
 
@@ -80,18 +80,17 @@ def watched_attention(blocks: tuple[str, ...]):
             hook.remove()
 
 
-@pytest.mark.filterwarnings("ignore:Should have tb")
-@pytest.mark.parametrize("sampler", ["euler", "heun", "dpmpp_sde", "uni_pc"])
+@pytest.mark.parametrize("sampler", ["euler", "heun", "uni_pc"])
 def test_every_step_is_recorded_and_no_bit_changes(core, sampler: str) -> None:
     model, recording = record(core)
     noise = noise_like(2, 8, 12)
-    samples = sample(model, encode(), noise, sampler, cfg=4.0)
-    assert torch.equal(samples, sample(host.load("tiny")[0], encode(), noise, sampler, cfg=4.0))
+    samples = sample(model, encode(), noise, sampler, cfg=4.0, steps=3)
+    assert torch.equal(samples, sample(host.load("tiny")[0], encode(), noise, sampler, cfg=4.0, steps=3))
     found = recording.record_of(samples)
-    assert [frame.step for frame in found.frames] == [0, 1, 2, 3]
-    assert [frame.maps[0].values.shape for frame in found.frames] == [(2, 2, 8, 12)] * 4
+    assert [frame.step for frame in found.frames] == [0, 1, 2]
+    assert [frame.maps[0].values.shape for frame in found.frames] == [(2, 2, 8, 12)] * 3
     assert all(frame.unguided is None for frame in found.frames)
-    assert (found.images, found.steps, found.seed) == (2, 4, 11)
+    assert (found.images, found.steps, found.seed) == (2, 3, 11)
     assert (found.latent_height, found.latent_width) == (8, 12)
 
 
@@ -99,7 +98,7 @@ def test_the_maps_are_the_attention_of_the_model(core) -> None:
     model, recording = record(core)
     blocks = ("middle_block", "output_blocks")
     with watched_attention(blocks) as seen:
-        samples = sample(model, encode())
+        samples = sample(model, encode(), steps=2)
     for index, frame in enumerate(recording.record_of(samples).frames):
         (maps,) = frame.maps
         assert maps.blocks == len(blocks)
@@ -130,8 +129,8 @@ def test_a_second_evaluation_of_the_prompt_is_not_recorded(core) -> None:
 
     perturbed = PerturbedAttentionGuidance.execute(host.load("tiny")[0], 3.0).args[0]
     model, recording = record(core, perturbed)
-    samples = sample(model, encode())
-    assert torch.equal(samples, sample(perturbed, encode()))
+    samples = sample(model, encode(), steps=2)
+    assert torch.equal(samples, sample(perturbed, encode(), steps=2))
     torch.testing.assert_close(
         recording.record_of(samples).frames[0].maps[0].values, first_map(core), rtol=1e-4, atol=1e-7
     )
@@ -143,8 +142,8 @@ def test_embeddings_and_long_prompts(core) -> None:
     save_file({"seen": values}, str(embeddings / "seen.safetensors"))
     text = LONG_PROMPT.replace("a ball", "embedding:seen ball")
     model, recording = record(core, text=text, phrases=("a cat", "seen ball"))
-    samples = sample(model, encode(text), cfg=4.0)
-    assert torch.equal(samples, sample(host.load("tiny")[0], encode(text), cfg=4.0))
+    samples = sample(model, encode(text), cfg=4.0, steps=2)
+    assert torch.equal(samples, sample(host.load("tiny")[0], encode(text), cfg=4.0, steps=2))
     maps = recording.record_of(samples).frames[0].maps[0].values
     assert maps.shape == (1, 2, 8, 8)
     assert (maps > 0).all()
@@ -160,8 +159,8 @@ def test_weight_patches_and_controlnet_count_and_stay(core) -> None:
     patched.add_patches({key: ("diff", (noise,))})
     positive = node_helpers.conditioning_set_values(encode(), {"control": random_controlnet()})
     model, recording = record(core, patched)
-    samples = sample(model, positive)
-    assert torch.equal(samples, sample(patched, positive))
+    samples = sample(model, positive, steps=2)
+    assert torch.equal(samples, sample(patched, positive, steps=2))
     with_both = recording.record_of(samples).frames[0].maps[0].values
     with_patch = first_map(core, model=patched)
     assert not torch.allclose(with_both, with_patch, rtol=1e-3)
@@ -174,7 +173,7 @@ def test_guided_steps_are_recorded_before_and_after(core, sampler: str) -> None:
 
     losses: list = []
     guided, positive = guide(core, records=losses)
-    expected = sample(guided, positive, sampler=sampler)
+    expected = sample(guided, positive, sampler=sampler, steps=3)
     found = []
     for first in ("guidance", "recording"):
         if first == "guidance":
@@ -182,12 +181,12 @@ def test_guided_steps_are_recorded_before_and_after(core, sampler: str) -> None:
         else:
             recorded, recording = record(core)
             model, positive = guide(core, recorded)
-        samples = sample(model, positive, sampler=sampler)
+        samples = sample(model, positive, sampler=sampler, steps=3)
         assert torch.equal(samples, expected), first
         found.append(recording.record_of(samples))
     one, other = found
     assert one.boxes == other.boxes == core.layout.boxes
-    assert [frame.unguided is not None for frame in one.frames] == [True, True, False, False]
+    assert [frame.unguided is not None for frame in one.frames] == [True, True, False]
     for mine, theirs in zip(one.frames, other.frames, strict=True):
         assert torch.equal(mine.maps[0].values, theirs.maps[0].values)
     curves = attention_curves(one, one.boxes)
@@ -204,8 +203,8 @@ def test_runs_of_one_model_are_told_apart_and_nothing_stays_behind(core) -> None
     tiny, _, _ = host.load("tiny")
     wrappers = {kind: dict(keyed) for kind, keyed in tiny.wrappers.items()}
     model, recording = record(core)
-    results = [sample(model, encode(), noise_like(seed=seed)) for seed in (1, 2)]
-    one, other = (recording.record_of(samples).frames[3].maps[0].values for samples in results)
+    results = [sample(model, encode(), noise_like(seed=seed), steps=2) for seed in (1, 2)]
+    one, other = (recording.record_of(samples).frames[1].maps[0].values for samples in results)
     assert not torch.equal(one, other)
 
     def stop(*args) -> None:
@@ -221,7 +220,7 @@ def test_runs_of_one_model_are_told_apart_and_nothing_stays_behind(core) -> None
 def test_recording_a_recorded_model_starts_anew(core) -> None:
     first, old = record(core)
     again, new = record(core, first, phrases=("a cat",))
-    samples = sample(again, encode())
+    samples = sample(again, encode(), steps=1)
     assert new.record_of(samples).phrases == ("a cat",)
     assert not old._runs
 
