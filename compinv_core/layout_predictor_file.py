@@ -12,19 +12,20 @@ from safetensors.torch import save_file
 
 from .atomic_file import replacing
 from .errors import UserError
-from .layout_predictor import FEATURES, LayoutPredictor, PairNetwork
+from .layout_predictor import FEATURES, AnyPredictor, LayoutPredictor, PairNetwork
 
 _FORMAT = "compinv-layout-predictor-1"
 _FORMAT_KEY = "compinv_format"
 _LARGEST_FILE_BYTES = 100_000_000
 
 
-def write_predictor(predictor: LayoutPredictor, path: Path) -> None:
+def write_predictor(predictor: AnyPredictor, path: Path) -> None:
     """Write a predictor, through a temporary file that is renamed.
 
     Parameters
     ----------
     predictor : LayoutPredictor
+        `SideBySide`, which has nothing to write, is refused.
     path : Path
         Ends in ``.safetensors``; its folder is made.
 
@@ -33,6 +34,10 @@ def write_predictor(predictor: LayoutPredictor, path: Path) -> None:
     UserError
         When `path` holds another kind of file: it is never overwritten.
     """
+    if not isinstance(predictor, LayoutPredictor):
+        raise UserError(
+            f"{predictor.name} has learned nothing that could be saved; connect `predictor` to Train Layout Predictor."
+        )
     if path.exists() and _FORMAT_KEY not in _metadata(path):
         raise UserError(
             f"{path.name} already exists and is no layout predictor; choose another `filename`, or move that file away."

@@ -13,6 +13,7 @@ from ..compinv_core.host.layout_collection import (
     SCHEDULERS,
     CollectionConfig,
     collect_layouts,
+    data_set_fingerprint,
 )
 from . import sockets
 
@@ -41,9 +42,9 @@ class CollectLayouts(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, **inputs) -> float:
-        # The data set is a folder that can grow or be deleted between runs; looking at it again costs little.
-        return float("nan")
+    def fingerprint_inputs(cls, dataset, **inputs) -> str:
+        # The folder can grow or be deleted between runs. A name that comes over a link is not known here.
+        return data_set_fingerprint(layout_dataset_folder(check_name(dataset, "dataset"))) if dataset else ""
 
     @classmethod
     def execute(cls, model, clip, vae, detector, vocabulary, dataset, **settings) -> io.NodeOutput:

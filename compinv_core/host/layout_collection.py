@@ -20,7 +20,9 @@ from ..atomic_file import replacing
 from ..checks import check_choice, check_range
 from ..detections import Detection, Detector, require_labels
 from ..errors import UserError
-from ..layout_dataset import LayoutDataset, LayoutStore, PlannedImage, batches, choose_pairs, plan_images
+from ..layout_dataset import ANNOTATIONS_FILE, LayoutDataset
+from ..layout_plan import PlannedImage, batches, choose_pairs, plan_images
+from ..layout_store import LayoutStore
 from .models import require_sd1
 from .training_inputs import check_autoencoder, model_fingerprint
 
@@ -104,6 +106,25 @@ def check_template(template: str) -> None:
             f'template is "{template}"; write {{}} exactly twice, in the places of the two nouns, as in '
             f'"{DEFAULT_TEMPLATE}".'
         )
+
+
+def data_set_fingerprint(folder: Path) -> str:
+    """Return a text that changes when the data set in a folder does.
+
+    Parameters
+    ----------
+    folder : Path
+        May not exist.
+
+    Returns
+    -------
+    str
+    """
+    path = folder / ANNOTATIONS_FILE
+    if not path.is_file():
+        return ""
+    facts = path.stat()
+    return f"{facts.st_mtime_ns} {facts.st_size}"
 
 
 def collect_layouts(

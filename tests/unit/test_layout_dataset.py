@@ -13,7 +13,9 @@ import pytest
 
 from compinv_core.detections import Detection
 from compinv_core.errors import UserError
-from compinv_core.layout_dataset import LayoutStore, batches, choose_pairs, plan_images, read_dataset
+from compinv_core.layout_dataset import read_dataset
+from compinv_core.layout_plan import batches, choose_pairs, plan_images
+from compinv_core.layout_store import LayoutStore
 
 NOUNS = ("cat", "boat", "moon", "tree")
 PAIRS = (("cat", "boat"), ("moon", "tree"), ("cat", "moon"))

@@ -11,7 +11,14 @@ from safetensors.torch import save_file
 
 from compinv_core.box_geometry import inside_picture, largest_pairwise_iou, mirrored
 from compinv_core.errors import UserError
-from compinv_core.layout_predictor import LayoutPredictor, PairNetwork, nearest_noun, predict_boxes, require_width
+from compinv_core.layout_predictor import (
+    LayoutPredictor,
+    PairNetwork,
+    SideBySide,
+    nearest_noun,
+    predict_boxes,
+    require_width,
+)
 from compinv_core.layout_predictor_file import read_predictor, write_predictor
 
 WIDTH = 16
@@ -120,6 +127,11 @@ def test_another_file_is_never_overwritten(tmp_path: Path) -> None:
         write_predictor(predictor(), path)
     with pytest.raises(UserError, match="not a layout predictor"):
         read_predictor(path)
+
+
+def test_side_by_side_is_nothing_to_save(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="learned nothing"):
+        write_predictor(SideBySide(), tmp_path / "p.safetensors")
 
 
 def damaged(tmp_path: Path, **changes) -> Path:

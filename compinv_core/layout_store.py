@@ -1,0 +1,170 @@
+"""The folder of a layout data set while it is filled.
+
+A picture's file is written first; it belongs to the data set once the annotations name it, which one rename does for a
+whole batch. A file that they do not name is the leftover of an interruption, and is made again from its own seed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .atomic_file import replacing
+from .detections import Detection
+from .errors import UserError
+from .layout_dataset import (
+    ANNOTATIONS_FILE,
+    FORMAT,
+    IMAGE_FOLDER,
+    MANIFEST_FILE,
+    LayoutDataset,
+    checked_settings,
+    dataset_from,
+    read_json,
+)
+from .layout_plan import PlannedImage
+
+
+class LayoutStore:
+    """The folder of a data set while it is filled.
+
+    Parameters
+    ----------
+    folder : Path
+        Made when first written to.
+    settings : mapping
+        JSON values: everything that the pictures and boxes depend on, except how many there are of a pair.
+        ``vocabulary`` and ``pairs`` are lists, ``detector``, ``text_encoder`` and ``template`` are text.
+
+    Raises
+    ------
+    UserError
+        When the folder holds a data set that was made with other settings, or something that cannot be read.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.folder = folder
+        # As JSON gives it back, so that it can be compared.
+        self._settings: dict[str, Any] = json.loads(json.dumps(settings))
+        self._categories = {noun: index for index, noun in enumerate(self._settings["vocabulary"], start=1)}
+        self._images: dict[int, dict[str, Any]] = {}
+        self._annotations: list[dict[str, Any]] = []
+        if (folder / MANIFEST_FILE).exists():
+            self._check_settings(read_json(folder / MANIFEST_FILE))
+        if (folder / ANNOTATIONS_FILE).exists():
+            content = read_json(folder / ANNOTATIONS_FILE)
+            self._images = {image["id"]: image for image in content["images"]}
+            self._annotations = content["annotations"]
+
+    def missing(self, plan: Sequence[PlannedImage]) -> list[PlannedImage]:
+        """Return the pictures of a plan that are not there yet, in the order of the plan.
+
+        Parameters
+        ----------
+        plan : sequence of PlannedImage
+
+        Returns
+        -------
+        list of PlannedImage
+        """
+        return [image for image in plan if image.image_id not in self._images]
+
+    def image_path(self, image: PlannedImage) -> Path:
+        """Return where the picture belongs.
+
+        Parameters
+        ----------
+        image : PlannedImage
+
+        Returns
+        -------
+        Path
+        """
+        return self.folder / IMAGE_FOLDER / image.file_name
+
+    def add(
+        self, images: Sequence[tuple[PlannedImage, tuple[Detection | None, Detection | None]]], side: tuple[int, int]
+    ) -> None:
+        """Record pictures whose files have been written; one rename makes all of them part of the data set.
+
+        Parameters
+        ----------
+        images : sequence of (PlannedImage, (Detection or None, Detection or None))
+            What was found of each noun, in the order of the prompt.
+        side : tuple of int
+            (width, height) of the pictures in pixels.
+        """
+        template = self._settings["template"]
+        for image, found in images:
+            self._images[image.image_id] = {
+                "id": image.image_id,
+                "file_name": f"{IMAGE_FOLDER}/{image.file_name}",
+                "width": side[0],
+                "height": side[1],
+                "caption": template.format(*image.nouns),
+                "nouns": list(image.nouns),
+                "pair": image.pair,
+                "seed": image.seed,
+                "complete": None not in found,
+            }
+            self._annotations += [
+                self._annotation(2 * image.image_id - 1 + slot, image, noun, detection, side)
+                for slot, (noun, detection) in enumerate(zip(image.nouns, found, strict=True))
+                if detection is not None
+            ]
+        self._write()
+
+    def dataset(self) -> LayoutDataset:
+        """Return what is there so far.
+
+        Returns
+        -------
+        LayoutDataset
+        """
+        return dataset_from(self.folder, self._settings, list(self._images.values()), self._annotations)
+
+    def _annotation(
+        self, number: int, image: PlannedImage, noun: str, detection: Detection, side: tuple[int, int]
+    ) -> dict[str, Any]:
+        x0, y0, x1, y1 = detection.box
+        width, height = (x1 - x0) * side[0], (y1 - y0) * side[1]
+        return {
+            "id": number,
+            "image_id": image.image_id,
+            "category_id": self._categories[noun],
+            "bbox": [x0 * side[0], y0 * side[1], width, height],
+            "area": width * height,
+            "iscrowd": 0,
+            "score": detection.score,
+        }
+
+    def _write(self) -> None:
+        if not (self.folder / MANIFEST_FILE).exists():
+            _write_json(self.folder / MANIFEST_FILE, {"format": FORMAT, "settings": self._settings})
+        content = {
+            "info": {"description": "Noun pairs, painted and detected by CompInv", "version": FORMAT},
+            "licenses": [],
+            "images": [self._images[key] for key in sorted(self._images)],
+            "annotations": sorted(self._annotations, key=lambda annotation: annotation["id"]),
+            "categories": [
+                {"id": number, "name": noun, "supercategory": "thing"} for noun, number in self._categories.items()
+            ],
+        }
+        _write_json(self.folder / ANNOTATIONS_FILE, content)
+
+    def _check_settings(self, manifest: Mapping[str, Any]) -> None:
+        known = checked_settings(manifest, self.folder)
+        names = sorted(set(known) | set(self._settings))
+        differing = [name for name in names if known.get(name) != self._settings.get(name)]
+        if differing:
+            raise UserError(
+                f"The data set {self.folder.name!r} was made with another {' and another '.join(differing)}; restore "
+                "those inputs, or choose another name for `dataset`."
+            )
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
