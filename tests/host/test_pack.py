@@ -18,6 +18,11 @@ NODE_IDS = {
     "CompInvSaveConcept",
     "CompInvLayoutFromBoxes",
     "CompInvApplyLayoutGuidance",
+    "CompInvCollectLayouts",
+    "CompInvTrainLayoutPredictor",
+    "CompInvSaveLayoutPredictor",
+    "CompInvLoadLayoutPredictor",
+    "CompInvPredictLayout",
     "CompInvRecordAttention",
     "CompInvShowAttention",
 }
