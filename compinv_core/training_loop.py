@@ -153,7 +153,8 @@ class _LossScale:
         if not self.enabled:
             return True
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        if not all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
+        # One answer from the device for all gradients, since each has to be waited for.
+        if not bool(torch.stack([torch.isfinite(gradient).all() for gradient in gradients]).all()):
             self.value, self.good_steps = self.value / 2, 0
             return False
         for gradient in gradients:

@@ -197,7 +197,7 @@ def _outputs() -> list:
     ]
 
 
-def _words_output() -> io.Output:
+def _words_output() -> io.String.Output:
     return io.String.Output(
         "prompt_words",
         display_name="prompt_words",
