@@ -27,7 +27,7 @@ _SETTINGS = Path(tempfile.gettempdir()) / "compinv-ultralytics"
 
 
 def yolo_network() -> nn.Module:
-    """A random YOLO, without the counters that a moving average cannot take."""
+    """A random YOLO, whose counters of batches are fractions, as a moving average needs them."""
     with quiet_ultralytics(_SETTINGS):
         from ultralytics.nn.tasks import DetectionModel
 
@@ -36,7 +36,7 @@ def yolo_network() -> nn.Module:
     network.args = YOLO_LOSS
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
-            layer.num_batches_tracked = None
+            layer.num_batches_tracked = torch.tensor(0.0)
     return network
 
 
@@ -126,7 +126,7 @@ def _unfreeze(network: nn.Module) -> None:
         for name, child in module.named_children():
             if type(child).__name__ == "DetrFrozenBatchNorm2d":
                 normalisation = nn.BatchNorm2d(len(child.weight))
-                normalisation.num_batches_tracked = None
+                normalisation.num_batches_tracked = torch.tensor(0.0)
                 setattr(module, name, normalisation)
 
 

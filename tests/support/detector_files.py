@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from . import locations  # noqa: F401 (puts the repository on the path)
 
 from compinv_core.yolo import quiet_ultralytics  # isort: skip
 
+TASKS = {"DetectionModel": "detect", "SegmentationModel": "segment", "PoseModel": "pose"}
 SMALL_DETR = {
     "d_model": 32,
     "num_queries": 6,
@@ -32,23 +34,28 @@ def yolo_network(yaml: str, settings: Path, kind: str = "DetectionModel", names:
         torch.manual_seed(0)
         network = getattr(tasks, kind)(yaml, nc=len(names) or 3, verbose=False)
     network.names = dict(enumerate(names or ("cat", "dog", "boat")))
-    network.args = {"imgsz": 128, "task": "detect"}
+    network.args = {"imgsz": 128, "task": TASKS[kind]}
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = None
     network.train()
     with torch.no_grad():
         network(torch.rand(4, 3, 128, 128))
-        for name, bias in network.named_parameters():
-            if "cv3" in name and name.endswith("2.bias"):
-                bias.zero_()
+        for name, parameter in network.model[-1].named_parameters():
+            # The last convolutions of boxes and classes: sound boxes, and scores on both sides of a half.
+            if re.fullmatch(r"(one2one_)?cv[23]\.\d\.2\.(weight|bias)", name):
+                if parameter.ndim > 1:
+                    parameter.mul_(0.1)
+                elif "cv3" in name:
+                    parameter.zero_()
     return network.eval()
 
 
 def save_yolo(path: Path, network: Any, **entries: Any) -> Path:
     """Write what ultralytics' trainer writes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"epoch": -1, "ema": None, "model": network, "train_args": {"imgsz": 128}, **entries}
+    settings = getattr(network, "args", {"imgsz": 128})
+    content = {"epoch": -1, "ema": None, "model": network, "train_args": settings, **entries}
     torch.save(content, path)
     return path
 
@@ -69,6 +76,9 @@ def save_detr(folder: Path, id2label: dict[int, str] | None = None, seed: int = 
         for layer in (network.class_labels_classifier, *network.bbox_predictor.layers):
             layer.weight.normal_(0, 0.3)
         network.model.query_position_embeddings.weight.normal_(0, 3)
+        for name, parameter in network.named_parameters():
+            if "encoder_attn" in name and name.endswith(("q_proj.weight", "k_proj.weight")):
+                parameter.mul_(10)
     network.save_pretrained(folder)
     DetrImageProcessor(size={"shortest_edge": 64, "longest_edge": 128}).save_pretrained(folder)
     return folder
