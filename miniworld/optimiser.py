@@ -33,7 +33,8 @@ class Muon(torch.optim.Optimizer):
     Parameters
     ----------
     network
-        Its parameters of two or more dimensions with at least 64 inputs and 64 outputs go to Muon.
+        Its parameters of two or more dimensions with at least 64 inputs and 64 outputs go to Muon. Those that need no
+        gradient stay as they are.
     lr
         Learning rate of both, in AdamW's units (Muon's updates are scaled to the same root mean square, 0.2).
     """
@@ -42,6 +43,8 @@ class Muon(torch.optim.Optimizer):
         matrices, others = [], []
         groups_of = {id(m.weight): m.groups for m in network.modules() if isinstance(m, nn.Conv2d)}
         for p in network.parameters():
+            if not p.requires_grad:
+                continue
             inner = p.ndim >= 2 and p.shape[0] >= 64 and p[0].numel() >= 64
             (matrices if inner else others).append(p)
         self._groups_of = groups_of
