@@ -16,6 +16,8 @@ NODE_IDS = {
     "CompInvLoadAnchors",
     "CompInvTrainConcept",
     "CompInvSaveConcept",
+    "CompInvLoadDetector",
+    "CompInvDetect",
     "CompInvLayoutFromBoxes",
     "CompInvApplyLayoutGuidance",
     "CompInvCollectLayouts",
