@@ -16,21 +16,22 @@ NOUNS = ("cat", "dog", "boat", "tree")
 
 @dataclass(frozen=True)
 class PixelDetector:
-    """Reads a score and a box for every label off a few pixels, so that they vary from picture to picture."""
+    """Reads a box for every label off a few pixels, and misses one of four labels, another one in every picture."""
 
     name: str = "pixels"
     labels: tuple[str, ...] = NOUNS
-    threshold: float = 0.2
+    threshold: float = 0.5
 
     def detect(self, images: Tensor) -> list[tuple[Detection, ...]]:
         return [sorted_detections(self._found(image)) for image in images]
 
     def _found(self, image: Tensor) -> list[tuple[str, float, tuple[float, float, float, float]]]:
+        total = int((image * 255).round().long().sum())
         rows = []
         for index, label in enumerate(self.labels):
             score, x, y = image[3 + 5 * index, 7 + 3 * index].tolist()
-            if score >= self.threshold:
-                rows.append((label, score, (x * 0.6, y * 0.6, x * 0.6 + 0.3, y * 0.6 + 0.4)))
+            if (total + index) % 4:
+                rows.append((label, 0.5 + score / 2, (x * 0.6, y * 0.6, x * 0.6 + 0.3, y * 0.6 + 0.4)))
         return rows
 
 
