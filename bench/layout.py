@@ -27,7 +27,8 @@ from miniworld.recipe import PAINTING
 from miniworld.scenes import SIDE, USUAL_HEIGHT
 
 TIERS = {
-    "smoke": {"pairs": 6, "images_per_pair": 2, "steps": 4, "epochs": 2, "splits": 1},
+    # Few steps, so that it is quick; the judge then takes what it gets.
+    "smoke": {"pairs": 6, "images_per_pair": 2, "steps": 10, "epochs": 2, "splits": 1, "threshold": 0.02},
     "lite": {"pairs": 40, "images_per_pair": 8, "steps": PAINTING["steps"], "epochs": 60, "splits": 3},
     "full": {"pairs": 120, "images_per_pair": 16, "steps": PAINTING["steps"], "epochs": 60, "splits": 5},
 }
@@ -83,7 +84,8 @@ def collect(laboratory: Laboratory, options: argparse.Namespace, tier: dict[str,
         pairs=tier["pairs"], images_per_pair=tier["images_per_pair"], width=SIDE, height=SIDE, seed=0, batch_size=4,
         **painting,
     )  # fmt: skip
-    detector = load_detector(options.detector, options.threshold, options.folder / "settings")
+    threshold = tier.get("threshold") if options.threshold is None else options.threshold
+    detector = load_detector(options.detector, threshold, options.folder / "settings")
     folder = options.folder / f"{options.tier}-{options.detector}"
 
     def show(dataset: Any) -> None:
