@@ -181,7 +181,7 @@ def _block_attention(
     transformer: BasicTransformerBlock, n: torch.Tensor, context: torch.Tensor, extra_options: dict[str, Any]
 ) -> BlockAttention:
     # The block's own projections, so that weight patches count.
-    attention = transformer.attn2
+    attention: Any = transformer.attn2
     weights = attention_weights(attention.to_q(n), attention.to_k(context), attention.heads)
     return BlockAttention(weights, *_resolution(n.shape[1], extra_options))
 

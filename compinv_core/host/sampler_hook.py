@@ -181,7 +181,7 @@ def hooks_of(model: ModelPatcher) -> SamplingHooks:
     -------
     SamplingHooks
     """
-    found = model.get_wrappers(_WRAPPERS.OUTER_SAMPLE, _KEY)
+    found: Any = model.get_wrappers(_WRAPPERS.OUTER_SAMPLE, _KEY)
     return found[0] if found else SamplingHooks()
 
 
