@@ -66,7 +66,7 @@ RECIPES = {
         detectors.save_yolo,
         lambda path: load_yolo(path, "YOLO of the miniature world", THRESHOLD, path.parent / "ultralytics"),
         WEIGHTS / "detector-yolo.pt",
-        Schedule(steps=1200, decay_from=400, warmup=50),
+        Schedule(steps=700, decay_from=250, warmup=30),
     ),
     "detr": Recipe(
         detectors.detr_network,
