@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
 
@@ -53,7 +53,7 @@ def check_memory(model: ModelPatcher, clip: CLIP, config: TuningConfig, batch_sh
 def _available(model: ModelPatcher, clip: CLIP) -> float:
     """Return the bytes that are free, and those of other models, which the host unloads for a training."""
     device = model.load_device
-    free = comfy.model_management.get_free_memory(device)
+    free: Any = comfy.model_management.get_free_memory(device)
     if device.type == "cpu":
         return free
     kept = (model.model, clip.patcher.model)

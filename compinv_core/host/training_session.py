@@ -178,7 +178,7 @@ def training_session(
     """
     with torch.inference_mode(False), torch.enable_grad():
         model, clip = resident(model), _resident_clip(clip)
-        memory = activation_bytes(model, latent_shape, checkpointing)
+        memory = int(activation_bytes(model, latent_shape, checkpointing))
         comfy.model_management.load_models_gpu([model, clip.patcher], memory_required=memory, force_full_load=True)
         normalise_parameters(model.model)
         normalise_parameters(clip.cond_stage_model)
