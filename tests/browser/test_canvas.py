@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -54,13 +55,11 @@ def run_from_editor(page: browser.Page, server: ComfyServer) -> Image.Image:
     """Press Run and return the saved picture."""
     before = set(server.get("/history"))
     page.evaluate("async () => { await app.queuePrompt(0); }")
-    page.wait_for_function(
-        """async ([before]) => {
-            const history = await (await fetch("/api/history")).json();
-            return Object.keys(history).some((id) => !before.includes(id));
-        }""",
-        arg=[sorted(before)],
-    )
+    deadline = time.monotonic() + 300
+    while not set(server.get("/history")) - before:
+        assert time.monotonic() < deadline
+        # Lets the page go on with its own work meanwhile.
+        page.wait_for_timeout(200)
     (prompt_id,) = set(server.get("/history")) - before
     result = server.wait(prompt_id)
     assert result.ok, result
