@@ -1,12 +1,13 @@
 """Builds the templates in workflows/ from the descriptions below, with ComfyUI's own frontend.
 
-The frontend, not this script, decides how a graph is written, so the files are what the editor would save. Run it
-after a change of a node's inputs: `python tests/support/build_workflows.py`, with names of templates to build only
-those.
+The frontend, not this script, decides how a graph is written, so the files are what the editor would save; each gets
+its picture beside it. Run it after a change of a node's inputs: `python tests/support/build_workflows.py`, with names
+of templates to build only those.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import tempfile
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from PIL import Image
+from playwright.sync_api import Page
 
 from support import browser, locations
 from support.layout_workflows import LAYOUT_WORKFLOWS
@@ -244,6 +248,31 @@ BUILD = """async (nodes) => {
 }"""
 
 
+FRAME = """async () => {
+    const boxes = app.graph.nodes.map((node) => node.getBounding());
+    const left = Math.min(...boxes.map((b) => b[0])), top = Math.min(...boxes.map((b) => b[1]));
+    const right = Math.max(...boxes.map((b) => b[0] + b[2])), bottom = Math.max(...boxes.map((b) => b[1] + b[3]));
+    const margin = 20, room = [window.innerWidth - 160, window.innerHeight - 160];
+    const size = [right - left + 2 * margin, bottom - top + 2 * margin];
+    const scale = Math.min(room[0] / size[0], room[1] / size[1], 1);
+    app.canvas.ds.scale = scale;
+    app.canvas.ds.offset = [80 / scale - left + margin, 80 / scale - top + margin];
+    app.canvas.setDirty(true, true);
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    return { x: 80, y: 80, width: size[0] * scale, height: size[1] * scale };
+}"""
+THUMBNAIL_WIDTH = 1000
+
+
+def write_thumbnail(page: Page, path: Path) -> None:
+    """Write the open graph's picture, as the editor shows it, as JPEG."""
+    # The editor leaves out all text when it is zoomed out far.
+    page.set_viewport_size({"width": 4400, "height": 3000})
+    shown = Image.open(io.BytesIO(page.screenshot(clip=page.evaluate(FRAME))))
+    height = round(shown.height * THUMBNAIL_WIDTH / shown.width)
+    shown.convert("RGB").resize((THUMBNAIL_WIDTH, height), Image.Resampling.LANCZOS).save(path, quality=85)
+
+
 def main() -> None:
     """Rebuild the templates named on the command line, or all."""
     wanted = sys.argv[1:] or list(WORKFLOWS)
@@ -260,6 +289,7 @@ def main() -> None:
                     graph = json.loads(page.evaluate(BUILD, list(WORKFLOWS[name].items())))
                     path = locations.REPOSITORY / "workflows" / f"{name}.json"
                     path.write_text(json.dumps(graph, indent=2, ensure_ascii=False) + "\n")
+                    write_thumbnail(page, path.with_suffix(".jpg"))
                     print(f"{path.name}: {len(graph['nodes'])} nodes")
         finally:
             server.stop()
