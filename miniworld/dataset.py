@@ -54,3 +54,14 @@ def training_pictures(folder: Path, count: int) -> tuple[torch.Tensor, list[str]
         captions.write_text("\n".join(caption for _, caption in rows))
         os.replace(pixels.with_suffix(".part"), pixels)
     return torch.from_numpy(np.load(pixels)), captions.read_text().split("\n")
+
+
+def disturbed(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Pictures (B, 3, H, W) in [0, 1] with other brightness, tint and noise, for networks that look at pictures."""
+    count = len(pictures)
+
+    def rand(*shape: int) -> torch.Tensor:
+        return torch.rand(*shape, generator=generator)
+
+    noise = torch.randn(pictures.shape, generator=generator) * 0.05 * rand(count, 1, 1, 1)
+    return (pictures * (0.9 + 0.2 * rand(count, 1, 1, 1)) + 0.05 * (rand(count, 3, 1, 1) - 0.5) + noise).clamp(0, 1)

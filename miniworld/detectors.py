@@ -16,10 +16,9 @@ from torch import Tensor, nn
 
 from compinv_core.yolo import quiet_ultralytics
 
-from .drawing import NOUNS
+from .judge import NOUN_NAMES
 from .scenes import SIDE
 
-NOUN_NAMES = tuple(NOUNS)
 YOLO_YAML = "yolo11n.yaml"
 # Weights of the three parts of ultralytics' loss, its own defaults.
 YOLO_LOSS = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compinv_core.box_geometry import box_iou
 from compinv_core.detections import Detector
 from compinv_core.detr import load_detr
 from compinv_core.yolo import load_yolo
@@ -26,11 +26,11 @@ from compinv_core.yolo import load_yolo
 from . import detectors
 from .autoencoder import Autoencoder
 from .checkpoint import WEIGHTS, load_small
-from .dataset import render_split
+from .dataset import disturbed, render_split
 from .detectors import NOUN_NAMES
 from .optimiser import Muon
 from .scenes import Scene
-from .training import Schedule, fit
+from .training import Schedule, fit, save_atomically
 
 log = logging.getLogger("compinv.miniworld")
 SPLIT, PICTURES, HELD_OUT = 2, 6000, 500
@@ -106,8 +106,7 @@ def scenes(folder: Path, count: int = PICTURES + HELD_OUT, decoded: int = DECODE
     path = folder / PICTURES_FILE
     if not path.exists():
         log.info("rendering %d scenes", count)
-        torch.save(render(count, decoded), path.with_suffix(".part"))
-        os.replace(path.with_suffix(".part"), path)
+        save_atomically(render(count, decoded), path)
     return torch.load(path, weights_only=True)
 
 
@@ -129,7 +128,7 @@ def train_detector(
         if time.monotonic() > deadline:
             raise TimeIsUp
         chosen = torch.randint(count, (BATCH,), generator=generator)
-        pictures = _disturb(data["pictures"][chosen].float().div(255), generator)
+        pictures = disturbed(data["pictures"][chosen].float().div(255), generator)
         return recipe.loss(network, pictures, data["rows"][chosen])
 
     return fit(
@@ -155,7 +154,8 @@ def measure(detector: Detector, data: dict[str, Tensor]) -> dict[str, float]:
         for noun, *box in rows[rows[:, 0] >= 0].tolist():
             there += 1
             same = [thing for thing in things if thing.label == NOUN_NAMES[int(noun)]]
-            overlap = max((_iou(thing.box, box) for thing in same), default=0.0)
+            overlaps_here = box_iou(torch.tensor([thing.box for thing in same]).view(-1, 4), torch.tensor(box))
+            overlap = max(overlaps_here.tolist(), default=0.0)
             if overlap >= SAME_PLACE:
                 right += 1
                 overlaps.append(overlap)
@@ -164,25 +164,6 @@ def measure(detector: Detector, data: dict[str, Tensor]) -> dict[str, float]:
         "precision": right / said if said else 0.0,
         "mean IoU": float(np.mean(overlaps)) if overlaps else 0.0,
     }
-
-
-def _iou(a, b) -> float:
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    common = max(width, 0.0) * max(height, 0.0)
-    areas = ((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
-    return common / (sum(areas) - common)
-
-
-def _disturb(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Brightness, tint and noise."""
-    count = len(pictures)
-
-    def rand(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator)
-
-    noise = torch.randn(pictures.shape, generator=generator) * 0.05 * rand(count, 1, 1, 1)
-    return (pictures * (0.9 + 0.2 * rand(count, 1, 1, 1)) + 0.05 * (rand(count, 3, 1, 1) - 0.5) + noise).clamp(0, 1)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from .autoencoder import Autoencoder
 from .backgrounds import BACKGROUNDS
-from .dataset import render_split
+from .dataset import disturbed, render_split
 from .judge import LOOKS, NOUN_NAMES, THRESHOLD, Judge
 from .optimiser import Muon
 from .scenes import COLOURS, PATTERNS, SIDE, Scene
@@ -60,15 +60,6 @@ def as_decoded(model: Autoencoder, pictures: Tensor, generator: torch.Generator)
         latents = latents + 0.1 * torch.randn(latents.shape, generator=generator)
         shown.append(model.decode(latents).clamp(0, 1).mul(255).byte())
     return torch.cat(shown)
-
-
-def _disturb(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    def rand(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator)
-
-    n = len(pictures)
-    noise = torch.randn(pictures.shape, generator=generator) * 0.05 * rand(n, 1, 1, 1)
-    return (pictures * (0.9 + 0.2 * rand(n, 1, 1, 1)) + 0.05 * (rand(n, 3, 1, 1) - 0.5) + noise).clamp(0, 1)
 
 
 def judge_loss(judge: Judge, pictures: Tensor, rows: Tensor, masks: Tensor, backgrounds: Tensor) -> Tensor:
@@ -146,7 +137,7 @@ def train_judge(autoencoder: Autoencoder, folder: Path, seed: int = 3) -> tuple[
         rows = torch.randint(PICTURES, (BATCH,), generator=g)
         rows[: BATCH // 2] %= DECODED
         pictures = torch.cat([shown[rows[: BATCH // 2]], data.pictures[rows[BATCH // 2 :]]]).float().div(255)
-        pictures = _disturb(pictures, g).contiguous(memory_format=torch.channels_last)
+        pictures = disturbed(pictures, g).contiguous(memory_format=torch.channels_last)
         return judge_loss(judge, pictures, data.rows[rows], data.masks[rows], data.backgrounds[rows])
 
     average = fit(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from .autoencoder import Autoencoder
 from .diffusion import TIMESTEPS, LatentScale, alphas_cumprod, loss_weights
 from .optimiser import Muon
 from .text_encoder import encode_ids, token_ids
-from .training import Schedule, fit
+from .training import Schedule, fit, save_atomically
 from .unet import UNet
 
 log = logging.getLogger("compinv.miniworld")
@@ -54,8 +53,7 @@ def encode_pictures(model: Autoencoder, pictures: Tensor, folder: Path) -> Tenso
                 for batch in pictures.split(100)
             ]
         )
-        torch.save(latents, file.with_suffix(".part"))
-        os.replace(file.with_suffix(".part"), file)
+        save_atomically(latents, file)
     return torch.load(file, weights_only=True)
 
 

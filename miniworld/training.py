@@ -35,7 +35,7 @@ class Schedule:
         return rise * fall
 
 
-def save_atomically(payload: dict, path: Path) -> None:
+def save_atomically(payload: dict | Tensor, path: Path) -> None:
     temporary = path.with_suffix(".part")
     torch.save(payload, temporary)
     os.replace(temporary, path)

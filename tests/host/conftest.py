@@ -1,10 +1,15 @@
-"""What the tests on the server share."""
+"""What the tests on the host share, on its server and in process."""
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Iterator
 
+import pytest
+import torch
+
+from support import host
 from support.server import ComfyServer
+from support.training_case import Loaded, load_as_executor
 
 
 @pytest.fixture(scope="session", params=["tiny", "miniworld"])
@@ -16,3 +21,19 @@ def sd1_checkpoint(request: pytest.FixtureRequest, server: ComfyServer) -> str:
 
         assemble(server.base / "models" / "checkpoints" / name)
     return name
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Sums over several threads may differ in the last bit from run to run."""
+    host.start()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Loaded:
+    """MODEL, CLIP and VAE of the tiny checkpoint, as the executor holds them."""
+    return load_as_executor()

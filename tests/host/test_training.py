@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ import pytest
 import torch
 
 from support import checkpoints, host, locations
-from support.training_case import SIZE, Loaded, load_as_executor, photos, sample, short_config, train
+from support.training_case import SIZE, Loaded, photos, sample, short_config, train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 TRAINING_SCRIPT = """
 import sys
 from pathlib import Path
@@ -30,24 +30,9 @@ train_concept(*host.load("tiny"), photos(), short_config(steps=50, save_every=1)
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums over several threads may differ in the last bit from run to run."""
-    host.start()
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def parameters(loaded: Loaded) -> dict[str, torch.nn.Parameter]:
     model, clip, _ = loaded
     return {**dict(model.model.named_parameters()), **dict(clip.cond_stage_model.named_parameters())}
-
-
-@pytest.fixture(scope="module")
-def loaded() -> Loaded:
-    return load_as_executor()
 
 
 @pytest.fixture(scope="module")

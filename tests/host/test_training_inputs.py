@@ -11,12 +11,7 @@ import pytest
 import torch
 
 from support import checkpoints
-from support.training_case import SIZE, Loaded, load_as_executor, resampled, short_config, train
-
-
-@pytest.fixture(scope="module")
-def loaded() -> Loaded:
-    return load_as_executor()
+from support.training_case import SIZE, Loaded, resampled, short_config, train
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v_prediction"])

@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from support import host
 from support.training_case import (
     SIZE,
     Loaded,
     class_pictures,
-    load_as_executor,
     photos,
     sample,
     short_tuning,
     tune,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 METHODS = ["custom_diffusion", "dreambooth"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums over several threads may differ in the last bit from run to run."""
-    host.start()
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def loaded() -> Loaded:
-    return load_as_executor()
 
 
 @pytest.fixture(scope="module")

@@ -9,16 +9,16 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from support import host, locations
-from support.training_case import Loaded, load_as_executor, photos, sample, short_tuning, tune
+from support import locations
+from support.training_case import Loaded, photos, sample, short_tuning, tune
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 METHODS = ["custom_diffusion", "dreambooth"]
 STEPS = 5
 TRAINING_SCRIPT = """
@@ -33,21 +33,6 @@ from support.training_case import load_as_executor, short_tuning, tune
 tune(load_as_executor(), short_tuning(sys.argv[2], steps=50), run_dir=Path(sys.argv[1]),
      on_step=lambda step, losses: print("step", step, flush=True))
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums over several threads may differ in the last bit from run to run."""
-    host.start()
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def loaded() -> Loaded:
-    return load_as_executor()
 
 
 def resident_bytes() -> int:
