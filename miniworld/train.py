@@ -15,8 +15,9 @@ import torch
 
 from . import instances
 from .autoencoder import Autoencoder
-from .checkpoint import WEIGHTS, dequantise, quantise, save_small
+from .checkpoint import WEIGHTS, dequantise, load_small, quantise, save_small
 from .dataset import training_pictures
+from .diffusion import LatentScale
 from .train_autoencoder import polish_decoder, psnr, train_autoencoder
 from .train_judge import train_judge
 from .train_unet import encode_pictures, train_unet
@@ -48,6 +49,13 @@ def store_autoencoder(weights: dict[str, torch.Tensor], pictures: torch.Tensor) 
     save_small(weights, WEIGHTS / "autoencoder.safetensors", {"psnr_db": json.dumps(quality)})
 
 
+def shipped_weights() -> tuple[dict[str, torch.Tensor], tuple[dict[str, torch.Tensor], LatentScale]]:
+    """The autoencoder in ``weights/``, and the UNet there with the scale of the latents it was trained on."""
+    unet, metadata = load_small(WEIGHTS / "unet.safetensors")
+    scale = LatentScale(float(metadata["latent_shift"]), float(metadata["latent_scale"]))
+    return load_small(WEIGHTS / "autoencoder.safetensors")[0], (unet, scale)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -55,6 +63,10 @@ def main() -> None:
     )
     parser.add_argument("--only", choices=("autoencoder", "unet", "judge"), help="train just one network")
     parser.add_argument("--compile", action="store_true", help="compile the UNet: faster, takes a C++ compiler")
+    parser.add_argument("--bfloat16", action="store_true", help="multiply in bfloat16 while the UNet trains")
+    parser.add_argument(
+        "--further", action="store_true", help="train the weights in git further: decoder, last stretch of the UNet"
+    )
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -62,14 +74,19 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
 
     pictures, captions = training_pictures(options.folder, PICTURES)
-    weights = train_autoencoder(pictures[:AUTOENCODER_PICTURES], options.folder)
-    weights = polish_decoder(as_stored(weights), pictures[:AUTOENCODER_PICTURES], options.folder)
+    start = None
+    if options.further:
+        weights, start = shipped_weights()
+    else:
+        weights = as_stored(train_autoencoder(pictures[:AUTOENCODER_PICTURES], options.folder))
+    if options.only != "unet":  # The UNet needs the encoder alone, which polishing leaves as it is.
+        weights = polish_decoder(weights, pictures[:AUTOENCODER_PICTURES], options.folder)
     autoencoder = load_autoencoder(as_stored(weights))
     if options.only in (None, "autoencoder"):
         store_autoencoder(weights, pictures)
     if options.only in (None, "unet"):
         latents = encode_pictures(autoencoder, pictures, options.folder)
-        average, scale = train_unet(latents, captions, options.folder, compiled=options.compile)
+        average, scale = train_unet(latents, captions, options.folder, start, options.compile, options.bfloat16)
         save_small(
             average,
             WEIGHTS / "unet.safetensors",
