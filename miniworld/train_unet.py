@@ -37,7 +37,7 @@ class Stretch:
 STRETCHES = (
     Stretch(Schedule(steps=1100, decay_from=450, warmup=100), pairs=0.65),
     Stretch(Schedule(steps=1600, decay_from=600, warmup=50), pairs=0.85),
-    Stretch(Schedule(steps=500, decay_from=100, warmup=50), pairs=0.75),
+    Stretch(Schedule(steps=700, decay_from=150, warmup=50), pairs=0.75),
 )
 
 
