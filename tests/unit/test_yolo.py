@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +18,6 @@ from compinv_core.errors import UserError
 from compinv_core.yolo import load_yolo
 from compinv_core.yolo_checkpoint import read_yolo_checkpoint
 from support import detector_files
-from support.locations import REPOSITORY
 
 
 @pytest.fixture(scope="module")
@@ -212,48 +208,3 @@ def test_a_file_of_the_old_repository_gets_a_sentence(tmp_path: Path) -> None:
         archive.writestr("old/version", "3\n")
     with pytest.raises(UserError, match="old YOLOv5 repository"):
         read_yolo_checkpoint(path)
-
-
-WATCHED = """
-import json, os, sys
-from pathlib import Path
-home, file, settings = sys.argv[1:4]
-events = []
-def watch(event, arguments):
-    if event in ("socket.connect", "socket.getaddrinfo", "urllib.Request"):
-        events.append(event)
-    elif event == "open" and isinstance(arguments[0], str) and isinstance(arguments[2], int):
-        if arguments[2] & (os.O_WRONLY | os.O_RDWR):
-            events.append("write " + arguments[0])
-    elif event == "subprocess.Popen":
-        events.append("run " + str(arguments[1]))
-sys.path.insert(0, sys.argv[4])
-environment = dict(os.environ)
-import torch
-sys.addaudithook(watch)
-from compinv_core.yolo import load_yolo
-load_yolo(Path(file), "mine", 0.5, Path(settings)).detect(torch.rand(1, 64, 64, 3))
-from ultralytics.utils import SETTINGS
-print(json.dumps([events, dict(os.environ) == environment, SETTINGS["sync"]]))
-"""
-
-
-def test_ultralytics_reaches_for_nothing_outside(file: Path, tmp_path: Path) -> None:
-    home, settings, work = tmp_path / "home", tmp_path / "settings", tmp_path / "work"
-    for folder in (home, work):
-        folder.mkdir()
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("YOLO_", "XDG_"))}
-    answer = subprocess.run(
-        [sys.executable, "-B", "-c", WATCHED, str(home), str(file), str(settings), str(REPOSITORY)],
-        cwd=work,
-        env={**environment, "HOME": str(home), "MPLCONFIGDIR": str(settings)},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    events, environment_as_before, sync = json.loads(answer.stdout.splitlines()[-1])
-    outside = [event for event in events if str(settings) not in event and os.devnull not in event]
-    assert not [event for event in outside if not event.startswith("run ")], events
-    assert not [event for event in outside if "pip" in event], events
-    assert environment_as_before and sync is False
-    assert not list(home.rglob("*")) and not list(work.rglob("*"))
