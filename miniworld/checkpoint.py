@@ -64,6 +64,12 @@ def load_small(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return dequantise(tensors), file.metadata() or {}
 
 
+def load_unet() -> tuple[dict[str, Tensor], LatentScale]:
+    """The UNet in the repository, and the scale of the latents it was trained on."""
+    weights, metadata = load_small(WEIGHTS / "unet.safetensors")
+    return weights, LatentScale(float(metadata["latent_shift"]), float(metadata["latent_scale"]))
+
+
 def assemble(destination: Path) -> Path:
     """Write the full checkpoint, unless an up-to-date one is there.
 
@@ -76,8 +82,7 @@ def assemble(destination: Path) -> Path:
     if destination.exists() and destination.stat().st_mtime >= max(s.stat().st_mtime for s in sources):
         return destination
     vae, _ = load_small(sources[0])
-    denoiser, metadata = load_small(sources[1])
-    scale = LatentScale(float(metadata["latent_shift"]), float(metadata["latent_scale"]))
+    denoiser, scale = load_unet()
     host_scale = HOST_LATENT_FACTOR / scale.scale
     tensors = {f"model.diffusion_model.{k}": v.half() for k, v in unet.host_state_dict(denoiser).items()}
     tensors |= {f"first_stage_model.{k}": v for k, v in autoencoder.host_state_dict(vae).items()}

@@ -15,9 +15,8 @@ import torch
 
 from . import instances
 from .autoencoder import Autoencoder
-from .checkpoint import WEIGHTS, dequantise, load_small, quantise, save_small
+from .checkpoint import WEIGHTS, dequantise, load_small, load_unet, quantise, save_small
 from .dataset import training_pictures
-from .diffusion import LatentScale
 from .train_autoencoder import polish_decoder, psnr, train_autoencoder
 from .train_judge import train_judge
 from .train_unet import encode_pictures, train_unet
@@ -49,13 +48,6 @@ def store_autoencoder(weights: dict[str, torch.Tensor], pictures: torch.Tensor) 
     save_small(weights, WEIGHTS / "autoencoder.safetensors", {"psnr_db": json.dumps(quality)})
 
 
-def shipped_weights() -> tuple[dict[str, torch.Tensor], tuple[dict[str, torch.Tensor], LatentScale]]:
-    """The autoencoder in ``weights/``, and the UNet there with the scale of the latents it was trained on."""
-    unet, metadata = load_small(WEIGHTS / "unet.safetensors")
-    scale = LatentScale(float(metadata["latent_shift"]), float(metadata["latent_scale"]))
-    return load_small(WEIGHTS / "autoencoder.safetensors")[0], (unet, scale)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -65,7 +57,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="compile the UNet: faster, takes a C++ compiler")
     parser.add_argument("--bfloat16", action="store_true", help="multiply in bfloat16 while the UNet trains")
     parser.add_argument(
-        "--further", action="store_true", help="train the weights in git further: decoder, last stretch of the UNet"
+        "--further", action="store_true", help="train the weights in git further, in a --folder of their own"
     )
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -76,7 +68,8 @@ def main() -> None:
     pictures, captions = training_pictures(options.folder, PICTURES)
     start = None
     if options.further:
-        weights, start = shipped_weights()
+        weights, _ = load_small(WEIGHTS / "autoencoder.safetensors")
+        start = load_unet()
     else:
         weights = as_stored(train_autoencoder(pictures[:AUTOENCODER_PICTURES], options.folder))
     if options.only != "unet":  # The UNet needs the encoder alone, which polishing leaves as it is.

@@ -42,5 +42,5 @@ def test_given_weights_get_the_last_stretch_on_their_own_scale(tmp_path, latents
     assert scale == own_scale
     assert all(tensor.dtype == torch.float32 for tensor in trained.values())
     moved = {name: float((trained[name] - before[name]).abs().max()) for name in trained}
-    # One step of half the learning rate into the average: every weight stays near, and the network did learn.
+    # Half of the one step goes into the average: every weight stays near, and the network did learn.
     assert 0 < max(moved.values()) < 0.05

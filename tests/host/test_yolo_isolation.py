@@ -38,7 +38,7 @@ print(json.dumps([events, dict(os.environ) == environment, SETTINGS["sync"]]))
 
 def test_ultralytics_reaches_for_nothing_outside(tmp_path: Path) -> None:
     network = detector_files.yolo_network("yolo11n.yaml", tmp_path / "ultralytics")
-    file = detector_files.save_yolo(tmp_path / "file.pt", network)
+    file = detector_files.save_yolo(tmp_path / "file.pt", network, **detector_files.YOLO_EXTRAS)
     home, settings, work = tmp_path / "home", tmp_path / "settings", tmp_path / "work"
     for folder in (home, work):
         folder.mkdir()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -24,6 +26,8 @@ SMALL_DETR = {
     "encoder_attention_heads": 2,
     "decoder_attention_heads": 2,
 }
+YOLO_EXTRAS = {"best_fitness": np.float64(0.5), "folder": Path("runs"), "settings": SimpleNamespace(lr=0.01)}
+"""Further entries of a YOLO file, of the kinds that trainers leave in it."""
 
 
 def yolo_network(yaml: str, settings: Path, kind: str = "DetectionModel", names: tuple[str, ...] = ()) -> nn.Module:

@@ -6,7 +6,6 @@ import os
 import pickle
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,8 +31,7 @@ def network(settings: Path) -> torch.nn.Module:
 
 @pytest.fixture(scope="module")
 def file(network: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    extras = {"best_fitness": np.float64(0.5), "folder": Path("runs"), "settings": SimpleNamespace(lr=0.01)}
-    return detector_files.save_yolo(tmp_path_factory.mktemp("yolo") / "file.pt", network, **extras)
+    return detector_files.save_yolo(tmp_path_factory.mktemp("yolo") / "file.pt", network, **detector_files.YOLO_EXTRAS)
 
 
 CASES = {
