@@ -40,7 +40,7 @@ CHOOSING = (
 REPORTING = (
     Instance("my-cat", "cat", (75, 80, 175), "striped", (240, 235, 240), "checks", (205, 130, 60), (120, 190, 120)),
     Instance("my-ball", "ball", (235, 235, 225), "striped", (190, 25, 60), "bricks", (60, 45, 95), (150, 130, 205)),
-    Instance("my-car", "car", (150, 205, 40), "spotted", (90, 25, 110), "dots", (235, 150, 150), (35, 110, 120)),
+    Instance("my-car", "car", (150, 205, 40), "striped", (90, 25, 110), "dots", (235, 150, 150), (35, 110, 120)),
 )
 INSTANCES = {instance.name: instance for instance in CHOOSING + REPORTING}
 

@@ -193,10 +193,10 @@ def _placements(nouns: list[str], rng: np.random.Generator) -> tuple[list[tuple[
 def _phrase(obj: SceneObject, size_word: str, rng: np.random.Generator) -> str:
     """The noun with some of its adjectives, in a fixed order: size, colour, second colour, pattern."""
     words = [size_word] if size_word and rng.random() < 0.8 else []
-    if rng.random() < 0.5:
+    if rng.random() < 0.6:
         words.append(obj.colour)
-    if obj.pattern and rng.random() < 0.8:
-        words += [obj.second_colour] * bool(rng.random() < 0.6) + [obj.pattern]
+    if obj.pattern and rng.random() < 0.9:
+        words += [obj.second_colour] * bool(rng.random() < 0.75) + [obj.pattern]
     noun = CATEGORY[obj.noun] if CATEGORY[obj.noun] != "sky" and rng.random() < 0.05 else obj.noun
     return " ".join([*words, noun])
 
@@ -219,7 +219,7 @@ def render_scene(rng: np.random.Generator, nouns: list[str] | None = None) -> Sc
     objects = []
     for noun, (x, y, size) in zip(nouns, places, strict=True):
         colour = _object_colour(noun, tones, rng)
-        pattern = _pick(rng, PATTERNS) if rng.random() < 0.3 else ""
+        pattern = _pick(rng, PATTERNS) if rng.random() < 0.5 else ""
         second = _pick(rng, [c for c in COLOURS if c != colour])
         mask = place_object(
             canvas, noun, (x, y), size, jitter(COLOURS[colour], rng), pattern, jitter(COLOURS[second], rng)
