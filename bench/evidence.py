@@ -36,8 +36,8 @@ from miniworld.recipe import GUIDANCE, INVERSION, MASKED
 
 log = logging.getLogger("compinv.evidence")
 INVERSION_SEEDS = (0, 1, 2)
-LEARNING_RATES = (0.001, 0.003, 0.01)
-NUM_VECTORS = (1, 3)
+LEARNING_RATES = (0.001, 0.003)
+NUM_VECTORS = (1,)
 ANCHOR_WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5)
 """For ``anchor_reduction`` sum, which `recipe.INVERSION` has."""
 PHOTOS = "more photos of it, through the autoencoder"
@@ -183,6 +183,14 @@ def carry_out(laboratory: Laboratory, jobs: Iterable[Job], folder: Path) -> None
         )
 
 
+def part_of(jobs: Iterable[Job], part: int, parts: int) -> list[Job]:
+    """Every ``parts``-th learned word with all its pictures, so that processes side by side never learn one twice."""
+    words: dict[str, list[Job]] = defaultdict(list)
+    for job in jobs:
+        words[concept_name(job)].append(job)
+    return [job for group in list(words.values())[part - 1 :: parts] for job in group]
+
+
 def interval(clusters: list[list[float]], draws: int = 2000) -> tuple[float, float]:
     """95 % bootstrap interval of the mean; pictures of one learned word are drawn together, since they are alike."""
     rng = np.random.default_rng(0)
@@ -235,6 +243,7 @@ def main() -> None:
     parser.add_argument("experiments", nargs="*", default=list(EXPERIMENTS), help=", ".join(EXPERIMENTS))
     parser.add_argument("--folder", type=Path, default=Path("bench-output/evidence"))
     parser.add_argument("--tier", choices=("smoke", "full"), default="full")
+    parser.add_argument("--part", default="1/1", help="K/N does the K-th of N parts, for N processes side by side")
     parser.add_argument("--report", action="store_true", help="only print the tables of what is there")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -247,7 +256,7 @@ def main() -> None:
             if options.tier == "smoke":
                 jobs = list({job.cell: job for job in reversed(jobs)}.values())
             with torch.random.fork_rng(devices=[]):
-                carry_out(laboratory, jobs, folder)
+                carry_out(laboratory, part_of(jobs, *map(int, options.part.split("/"))), folder)
     for name in options.experiments:
         print(f"\n### {name}\n\n{table(folder / f'{name}.jsonl')}")
 
