@@ -1,6 +1,6 @@
 """The miniature autoencoder: the shape of TAESD, so that the host loads it as its own ``TAESD``.
 
-Half of TAESD's residual blocks are left out while training and stored as zeros: a TAESD block whose convolutions are
+A third of TAESD's residual blocks are left out while training and stored as zeros: a TAESD block whose convolutions are
 all zero is ``relu(x)``, which is what :class:`LeftOut` computes. Tensor names are the host's.
 """
 
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 WIDTH = 64
 ENCODER_BLOCKS = (False, True, False, False, True, True, False, True, True, True)
 """Which residual blocks of the encoder are trained, from full resolution to 1/8."""
-DECODER_BLOCKS = (True, True, True, True, True, True, True, True, False, False)
+DECODER_BLOCKS = (True, True, True, True, True, True, True, True, True, False)
 """Which residual blocks of the decoder are trained, from 1/8 to full resolution."""
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint import CHECKPOINT_NAME, assemble
+from .compact import leave_out_zeros, text_model_of
 from .host import start_in_process
 from .instances import Instance, photos
 from .judging import Box
@@ -21,7 +22,7 @@ from .scenes import SIDE
 
 
 class Laboratory:
-    """One host with the miniature model loaded.
+    """One host with the miniature model loaded, its zeros left out.
 
     Parameters
     ----------
@@ -33,12 +34,15 @@ class Laboratory:
         self.base = base.resolve()
         start_in_process(self.base)
         import comfy.sd
+        import comfy.utils
 
+        comfy.utils.set_progress_bar_enabled(False)
         checkpoint = assemble(self.base / "models" / "checkpoints" / CHECKPOINT_NAME)
         with torch.inference_mode():
             self.model, self.clip, self.vae, _ = comfy.sd.load_checkpoint_guess_config(
                 str(checkpoint), embedding_directory=[str(self.base / "models" / "embeddings")]
             )
+        leave_out_zeros(self.model.model.diffusion_model, text_model_of(self.clip))
 
     @cached_property
     def anchors(self) -> Any:

@@ -55,7 +55,7 @@ def main() -> None:
     )
     parser.add_argument("--only", choices=("autoencoder", "unet", "judge"), help="train just one network")
     parser.add_argument("--compile", action="store_true", help="compile the UNet: faster, takes a C++ compiler")
-    parser.add_argument("--bfloat16", action="store_true", help="multiply in bfloat16 while the UNet trains")
+    parser.add_argument("--bfloat16", action="store_true", help="multiply in bfloat16 while decoder and UNet train")
     parser.add_argument(
         "--further", action="store_true", help="train the weights in git further, in a --folder of their own"
     )
@@ -73,7 +73,7 @@ def main() -> None:
     else:
         weights = as_stored(train_autoencoder(pictures[:AUTOENCODER_PICTURES], options.folder))
     if options.only != "unet":  # The UNet needs the encoder alone, which polishing leaves as it is.
-        weights = polish_decoder(weights, pictures[:AUTOENCODER_PICTURES], options.folder)
+        weights = polish_decoder(weights, pictures[:AUTOENCODER_PICTURES], options.folder, options.bfloat16)
     autoencoder = load_autoencoder(as_stored(weights))
     if options.only in (None, "autoencoder"):
         store_autoencoder(weights, pictures)

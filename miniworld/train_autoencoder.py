@@ -17,7 +17,8 @@ BATCH = 16
 SCHEDULE = Schedule(steps=1600, decay_from=800, warmup=50)
 LEARNING_RATE = 2.5e-3
 LATENT_NOISE = 0.05
-POLISH_SCHEDULE = Schedule(steps=1000, decay_from=100, warmup=20)
+POLISH_NOISE = 0.02
+POLISH_SCHEDULE = Schedule(steps=2500, decay_from=500, warmup=20)
 POLISH_RATE = 1.2e-3
 
 
@@ -78,17 +79,25 @@ def train_autoencoder(pictures: Tensor, folder: Path, seed: int = 1) -> dict[str
     )
 
 
-def polish_decoder(weights: dict[str, Tensor], pictures: Tensor, folder: Path, seed: int = 4) -> dict[str, Tensor]:
-    """Train the decoder further with the encoder as it is, so that latents made with it stay valid."""
+def polish_decoder(
+    weights: dict[str, Tensor], pictures: Tensor, folder: Path, bfloat16: bool = False, seed: int = 4
+) -> dict[str, Tensor]:
+    """Train the decoder further with the encoder as it is, so that latents made with it stay valid.
+
+    Blocks that the weights lack start near the identity.
+    """
+    torch.manual_seed(seed)
     model = Autoencoder().to(memory_format=torch.channels_last)
-    model.load_state_dict(weights)
+    model.load_state_dict(weights, strict=False)
     model.taesd_encoder.requires_grad_(False)
 
     def loss(generator: torch.Generator) -> Tensor:
         batch = _crops(pictures, generator)
         latents = model.encode(batch)
         noise = torch.randn(latents.shape, generator=generator)
-        return polish_loss(model.decode(latents + LATENT_NOISE * noise), batch)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            restored = model.decode(latents + POLISH_NOISE * noise)
+        return polish_loss(restored.float(), batch)
 
     return fit(
         model,

@@ -57,6 +57,26 @@ def test_unet_agrees_with_the_hosts(world):
     assert (expected - got).norm() < 0.01 * expected.norm()
 
 
+def test_leaving_out_the_zeros_changes_roundings_only(world, tmp_path):
+    import comfy.sd
+
+    from miniworld.checkpoint import assemble
+    from miniworld.compact import leave_out_zeros, text_model_of
+
+    path = assemble(tmp_path / "miniworld.safetensors")
+    model, clip, _, _ = comfy.sd.load_checkpoint_guess_config(str(path), output_vae=False)
+    full = world[0].model.diffusion_model
+    leave_out_zeros(model.model.diffusion_model, text_model_of(clip))
+    contexts = [c.encode_from_tokens_scheduled(c.tokenize(PROMPT))[0][0].float() for c in (world[1], clip)]
+    assert torch.equal(*contexts)
+    x, t = torch.randn(1, 4, 16, 24, generator=torch.Generator().manual_seed(0)), torch.tensor([700.0])
+    with torch.no_grad():
+        expected, got = (net(x, t, context=contexts[0]) for net in (full, model.model.diffusion_model))
+    assert (expected - got).abs().max() < 1e-4 * expected.abs().max()
+    small, large = (sum(p.numel() for p in net.parameters()) for net in (model.model.diffusion_model, full))
+    assert small < 0.5 * large
+
+
 def test_autoencoder_agrees_with_the_hosts(world):
     import numpy as np
 
