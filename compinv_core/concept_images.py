@@ -33,6 +33,8 @@ class ConceptImages:
         1 where the concept is.
     previous : ConceptImages, optional
         Another concept to be learned together with this one.
+    class_images : tuple of Tensor (b, H, W, C), 0 to 1, or None
+        Pictures of the concept's class for the prior loss; None has them made where there is such a loss.
     """
 
     images: tuple[torch.Tensor, ...]
@@ -42,6 +44,7 @@ class ConceptImages:
     num_vectors: int = 1
     masks: tuple[torch.Tensor, ...] | None = None
     previous: ConceptImages | None = None
+    class_images: tuple[torch.Tensor, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", check_name(self.name))

@@ -43,13 +43,13 @@ class InversionConfig:
     recode_every : int
         Steps between codings; 0 keeps the first code.
     sparse_coder, anchor_reduction : str
-    template : {"object", "style"}
+    template : {"object", "style", "object with class"}
     templates : tuple of str
-        Sentences with ``{}`` to be used instead of the named list; empty for none.
+        Sentences with ``{}``, and ``{class}`` if wanted, to be used instead of the named list; empty for none.
     preview_every : int
         Steps between previews; 0 for none.
     preview_prompt : str
-        With ``{}`` for the learned word.
+        With ``{}`` for the learned word, and ``{class}`` if wanted.
     save_every : int
     resume : bool
     seed : int

@@ -1,4 +1,7 @@
-"""Sentences that stand around the learned word during training; ``{}`` is its place."""
+"""Sentences that stand around the learned word during training.
+
+``{}`` is the place of the learned word, ``{class}`` that of the ordinary noun for the concept.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,25 @@ STYLE_TEMPLATES = (
     "a study in the manner of {}",
 )
 
-TEMPLATES = {"object": OBJECT_TEMPLATES, "style": STYLE_TEMPLATES}
+TEMPLATES = {
+    "object": OBJECT_TEMPLATES,
+    "style": STYLE_TEMPLATES,
+    "object with class": tuple(template.replace("{}", "{} {class}") for template in OBJECT_TEMPLATES),
+}
+
+
+def with_class(template: str, superclass: str) -> str:
+    """Return the template with the concept's noun in the place of ``{class}``, if it has one.
+
+    Parameters
+    ----------
+    template, superclass : str
+
+    Returns
+    -------
+    str
+    """
+    return template.replace("{class}", superclass)
 
 
 def split_template(template: str) -> tuple[str, str]:

@@ -23,6 +23,8 @@ class TuningConfig(InversionConfig):
     ----------
     learning_rate : float
         Effective rate of the model's weights.
+    template, preview_prompt : str
+        As in both methods' papers, the word stands before the class noun.
     token_learning_rate : float
         Effective rate of the token vectors; 0 for that of the weights, as in the released code.
     prior_weight : float
@@ -39,6 +41,8 @@ class TuningConfig(InversionConfig):
         One of `compinv_core.optimizers.OPTIMIZERS`.
     """
 
+    template: str = "object with class"
+    preview_prompt: str = "a photo of {} {class}"
     token_learning_rate: float = 0.0
     prior_weight: float = 1.0
     class_prompt: str = ""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from .checkpoint import load_unet
 from .unet import UNet
@@ -41,7 +42,18 @@ def leave_out_zeros(network: nn.Module, text_model: nn.Module) -> None:
     encoder.layers = nn.ModuleList([encoder.layers[0]])
 
 
+def multiply_in_bfloat16(network: nn.Module) -> None:
+    """Let the network multiply in bfloat16, its weights and results staying float32: twice as fast where the processor
+    has such instructions."""
+    exactly = network.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return exactly(*args, **kwargs).float()
+
+    network.forward = forward
+
+
 def text_model_of(clip: Any) -> nn.Module:
     """The text model inside the host's CLIP of Stable Diffusion 1."""
     return clip.cond_stage_model.clip_l.transformer.text_model
-

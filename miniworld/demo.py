@@ -23,16 +23,16 @@ from .checkpoint import CHECKPOINT_NAME, assemble
 from .comfyui_server import ComfyServer
 from .contact_sheet import Panel, contact_sheet
 from .instances import INSTANCES, Instance, photos
-from .judging import drawn_boxes, judge_pair, summary
+from .judging import judge_pair, summary
 from .recipe import ANCHOR_WORDS, GUIDANCE, INVERSION, PAINTING, TEMPLATES
 from .scenes import SIDE
 
 log = logging.getLogger("compinv.miniworld")
 OWN, OTHER = "my-cat", "boat"
 SEED, PICTURES = 7, 8
+PREDICTOR = "miniature world"
 UNUSED = {
     "init_word": "",
-    "num_vectors": 1,
     "max_active_anchors": 4,
     "recode_every": 50,
     "sparse_coder": "nn_omp",
@@ -110,8 +110,8 @@ def training_prompt(instance: Instance, names: list[str], concept: str, semantic
 
 def painting_prompt(cell: Cell, instance: Instance, other: str) -> dict[str, Any]:
     """The graph that paints one cell of the ablation."""
-    text = f"a photo of a embedding:{concept_name(instance, cell.semantic)} {instance.noun} and a {other}"
-    phrases = (f"embedding:{concept_name(instance, cell.semantic)} {instance.noun}", other)
+    phrases = (f"embedding:{concept_name(instance, cell.semantic)}", other)
+    text = "a photo of a " + " and a ".join(phrases)
     graph = {
         "loader": node("CheckpointLoaderSimple", ckpt_name=CHECKPOINT_NAME),
         "negative": node("CLIPTextEncode", clip=NODES["clip"], text=""),
@@ -131,12 +131,14 @@ def painting_prompt(cell: Cell, instance: Instance, other: str) -> dict[str, Any
         "save": node("SaveImage", images=["decoder", 0], filename_prefix=cell.key),
     }
     if cell.spatial:
-        boxes = [
-            {"x": x0 * SIDE, "y": y0 * SIDE, "width": (x1 - x0) * SIDE, "height": (y1 - y0) * SIDE, "label": phrase}
-            for phrase, (x0, y0, x1, y1) in zip(phrases, drawn_boxes(instance.noun, other), strict=True)
-        ]
+        graph["predictor"] = node("CompInvLoadLayoutPredictor", filename=PREDICTOR)
         graph["layout"] = node(
-            "CompInvLayoutFromBoxes", bboxes={"__value__": [boxes]}, phrases="\n".join(phrases), width=SIDE, height=SIDE
+            "CompInvPredictLayout",
+            predictor=["predictor", 0],
+            clip=NODES["clip"],
+            phrases="\n".join(phrases),
+            width=SIDE,
+            height=SIDE,
         )
         graph["positive"] = node(
             "CompInvApplyLayoutGuidance",
@@ -221,7 +223,7 @@ def make(folder: Path) -> None:
     (folder / "scores.json").write_text(json.dumps(facts, indent=2) + "\n")
     panels = [Panel(cell.title, _caption(table[cell.key]), list(pictures)) for cell, pictures in cells.items()]
     photographs = Panel("the user's photos", "", list(photos(INSTANCES[OWN])[0]))
-    title = f"“{OWN} {INSTANCES[OWN].noun} and a {OTHER}”: the same seeds in every panel"
+    title = f"“{OWN} and a {OTHER}”: the same seeds in every panel"
     contact_sheet(title, photographs, panels).save(folder / "ablation.png")
     for cell in CELLS:
         print(f"{cell.title:45} {_caption(table[cell.key])}")

@@ -48,6 +48,11 @@ class Judgement:
         """Whether everything that was asked for is there."""
         return self.own > THRESHOLD and (self.other is None or self.other > THRESHOLD)
 
+    @property
+    def text_alignment(self) -> float:
+        """Share of what was asked for that is there."""
+        return mean(probability > THRESHOLD for probability in (self.own, self.other) if probability is not None)
+
 
 @torch.no_grad()
 def judge_pair(pictures: Tensor, instance: Instance, other: str | None) -> list[Judgement]:
@@ -65,6 +70,16 @@ def judge_pair(pictures: Tensor, instance: Instance, other: str | None) -> list[
             own = float(presence[i, own_index])
             beside = float(presence[i, NOUN_NAMES.index(other)]) if other else None
             rows.append(Judgement(own, beside, float(whole[i]), float(alike[i]) if own > THRESHOLD else None))
+    return rows
+
+
+def judge_two(pictures: Tensor, one: Instance, two: Instance) -> list[Judgement]:
+    """Judge pictures of two own things: alignments are means over the two, that of objects over those found."""
+    rows = []
+    for a, b in zip(judge_pair(pictures, one, two.noun), judge_pair(pictures, two, one.noun), strict=True):
+        alike = [row.object_alignment for row in (a, b) if row.object_alignment is not None]
+        whole = mean((a.image_alignment, b.image_alignment))
+        rows.append(Judgement(a.own, a.other, whole, mean(alike) if alike else None))
     return rows
 
 
@@ -94,7 +109,7 @@ def summary(rows: Sequence[Judgement]) -> dict[str, Any]:
         "other": other,
         "own": own,
         "both": mean(row.both for row in rows),
-        "text_alignment": own if other is None else (own + other) / 2,
+        "text_alignment": mean(row.text_alignment for row in rows),
         "image_alignment": mean(row.image_alignment for row in rows),
         "object_alignment": mean(found) if found else None,
         "found": len(found),

@@ -95,6 +95,7 @@ def training_inputs(
     paper: str = "5000 at batch 8",
     paper_batch: int = 8,
     paper_rate: str = "The paper: 0.005 x batch 8 = 0.04",
+    template: str = InversionConfig.template,
 ) -> list:
     """Return the settings of the training and its anchors, with the method's defaults and the paper's values."""
     return [
@@ -158,13 +159,14 @@ def training_inputs(
         io.Combo.Input(
             "template",
             options=list(TEMPLATES),
-            default="object",
-            tooltip="Sentences around the word in training: for a thing, or for a style.",
+            default=template,
+            tooltip="Sentences around the word in training: for a thing, for a style, or for a thing with its class "
+            "noun behind the word. Prompt it as it was trained: embedding:my-cat, or embedding:my-cat cat.",
         ),
     ]
 
 
-def run_inputs(save_every: int = 100) -> list:
+def run_inputs(save_every: int = 100, preview_prompt: str = InversionConfig.preview_prompt) -> list:
     """Return previews, saving, seed and what is rarely changed."""
     return [
         io.Int.Input(
@@ -176,9 +178,10 @@ def run_inputs(save_every: int = 100) -> list:
         ),
         io.String.Input(
             "preview_prompt",
-            default="a photo of {}",
+            default=preview_prompt,
             advanced=True,
-            tooltip="Prompt of the preview, with {} in the place of the learned word.",
+            tooltip="Prompt of the preview, with {} in the place of the learned word and {class} in that of the "
+            "superclass.",
         ),
         io.Int.Input(
             "save_every",
@@ -219,6 +222,6 @@ def run_inputs(save_every: int = 100) -> list:
             optional=True,
             advanced=True,
             tooltip="Sentences of your own instead of the template's, one per line, each with {} in the place of the "
-            "learned word. Empty takes the template.",
+            "learned word; {class} stands for the superclass. Empty takes the template.",
         ),
     ]

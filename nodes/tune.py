@@ -40,6 +40,12 @@ class AddConceptImages(io.ComfyNode):
                     optional=True,
                     tooltip="Another Concept Images; all of the chain are learned together.",
                 ),
+                io.Image.Input(
+                    "class_images",
+                    optional=True,
+                    tooltip="Pictures of this concept's class, as many as num_class_images of the training node and of "
+                    "the size of the photos. Not connected: the model makes them before the training.",
+                ),
             ],
             outputs=[
                 ConceptImages.Output(
@@ -51,7 +57,9 @@ class AddConceptImages(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, images, name, superclass, init_word, num_vectors, mask=None, previous=None) -> io.NodeOutput:
+    def execute(
+        cls, images, name, superclass, init_word, num_vectors, mask=None, previous=None, class_images=None
+    ) -> io.NodeOutput:
         payload = ConceptImagesPayload(
             tuple(images),
             name[0],
@@ -60,6 +68,7 @@ class AddConceptImages(io.ComfyNode):
             num_vectors[0],
             tuple(mask) if mask else None,
             previous[0] if previous else None,
+            tuple(class_images) if class_images else None,
         )
         return io.NodeOutput(payload)
 
@@ -84,9 +93,11 @@ class TrainCustomDiffusion(io.ComfyNode):
                 *sockets(),
                 *_tuning_sockets(),
                 *concept_inputs(),
-                *training_inputs(500, 2, 2e-5, 0.95, "500", 2, "The paper: 1e-5 x batch 2 = 2e-5"),
+                *training_inputs(
+                    500, 2, 2e-5, 0.95, "500", 2, "The paper: 1e-5 x batch 2 = 2e-5", TuningConfig.template
+                ),
                 *_prior_inputs(),
-                *run_inputs(),
+                *run_inputs(preview_prompt=TuningConfig.preview_prompt),
                 *_memory_inputs(),
             ],
             outputs=[
@@ -131,9 +142,9 @@ class TrainDreamBooth(io.ComfyNode):
                 *sockets(),
                 *_tuning_sockets(),
                 *concept_inputs(),
-                *training_inputs(800, 1, 1e-5, 0.6, "800", 1, "The authors' script: 1e-5"),
+                *training_inputs(800, 1, 1e-5, 0.6, "800", 1, "The authors' script: 1e-5", TuningConfig.template),
                 *_prior_inputs(),
-                *run_inputs(200),
+                *run_inputs(200, TuningConfig.preview_prompt),
                 *_memory_inputs(),
                 io.Int.Input(
                     "lora_rank",
@@ -217,8 +228,9 @@ def _tuning_sockets() -> list:
         io.Image.Input(
             "class_images",
             optional=True,
-            tooltip="At least num_class_images pictures of the first concept's class, of the size of the photos. Not "
-            "connected: the model makes them before the training, for each concept, and keeps them with the run.",
+            tooltip="At least num_class_images pictures of the first concept's class, of the size of the photos; those "
+            "of more concepts go into Concept Images. Not connected: the model makes them before the training and "
+            "keeps them with the run.",
         ),
     ]
 

@@ -61,17 +61,13 @@ class ClassPictures:
         )
 
 
-def class_sources(
-    config: TuningConfig, concepts: Sequence[CheckedConcept], class_images: Sequence[torch.Tensor] | None
-) -> tuple[torch.Tensor | ClassPictures, ...]:
+def class_sources(config: TuningConfig, concepts: Sequence[CheckedConcept]) -> tuple[torch.Tensor | ClassPictures, ...]:
     """Say for every concept where the pictures of its class come from.
 
     Parameters
     ----------
     config : TuningConfig
     concepts : sequence of CheckedConcept
-    class_images : sequence of Tensor (b, H, W, C), 0 to 1, optional
-        The person's own, of the first concept's class.
 
     Returns
     -------
@@ -86,13 +82,12 @@ def class_sources(
     if not config.prior_weight:
         return ()
     height, width = (side - side % _PIXELS_PER_CELL for side in concepts[0].photos.shape[1:3])
-    sources: list[torch.Tensor | ClassPictures] = [
-        ClassPictures(class_prompt(config, concepts, index), config.num_class_images, height, width, config.seed)
-        for index in range(len(concepts))
-    ]
-    if class_images:
-        sources[0] = _given(class_images, concepts[0].photos, config.num_class_images)
-    return tuple(sources)
+    return tuple(
+        _given(concept, config.num_class_images, "" if index == 0 else f" of {concept.name}")
+        if concept.class_images
+        else ClassPictures(class_prompt(config, concepts, index), config.num_class_images, height, width, config.seed)
+        for index, concept in enumerate(concepts)
+    )
 
 
 def class_prompt(config: TuningConfig, concepts: Sequence[CheckedConcept], index: int) -> str:
@@ -111,17 +106,17 @@ def class_prompt(config: TuningConfig, concepts: Sequence[CheckedConcept], index
     return concepts[index].superclass if index else config.class_prompt
 
 
-def _given(images: Sequence[torch.Tensor], photos: torch.Tensor, least: int) -> torch.Tensor:
-    pictures = stack_photos(images, "class_images")
-    (height, width), (photo_height, photo_width) = pictures.shape[1:3], photos.shape[1:3]
+def _given(concept: CheckedConcept, least: int, owner: str) -> torch.Tensor:
+    pictures = stack_photos(concept.class_images or (), f"class_images{owner}")
+    (height, width), (photo_height, photo_width) = pictures.shape[1:3], concept.photos.shape[1:3]
     if (height, width) != (photo_height, photo_width):
         raise UserError(
-            f"class_images are {width}x{height} but the images are {photo_width}x{photo_height}; "
+            f"class_images{owner} are {width}x{height} but the images are {photo_width}x{photo_height}; "
             "scale them to the same size with Upscale Image."
         )
     if len(pictures) < least:
         raise UserError(
-            f"class_images holds {len(pictures)} pictures and num_class_images asks for {least}; connect more, "
+            f"class_images{owner} holds {len(pictures)} pictures and num_class_images asks for {least}; connect more, "
             "lower num_class_images, or disconnect class_images to have the pictures made."
         )
     return pictures

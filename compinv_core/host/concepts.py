@@ -46,6 +46,8 @@ class CheckedConcept:
     masks : Tensor (n, H, W), float32, CPU, or None
     dictionary : Anchors or None
         With the superclass among them; None holds the word by no anchors.
+    class_images : tuple of Tensor (b, H, W, C), 0 to 1, or None
+        The person's own pictures of the class, not checked here.
     """
 
     name: str
@@ -55,6 +57,7 @@ class CheckedConcept:
     photos: torch.Tensor
     masks: torch.Tensor | None
     dictionary: Anchors | None
+    class_images: tuple[torch.Tensor, ...] | None
 
 
 def check_concepts(
@@ -89,10 +92,17 @@ def check_concepts(
         check_known_word(clip, concept.superclass, f"superclass{owner}")
         check_known_word(clip, concept.init_word, f"init_word{owner}")
         dictionary = _dictionary(clip, config, concept.superclass, anchors)
-        TemplateEncoder(clip, config.sentences, concept.num_vectors)
+        TemplateEncoder(clip, config.sentences, concept.num_vectors, concept.superclass)
         checked.append(
             CheckedConcept(
-                concept.name, concept.superclass, concept.init_word, concept.num_vectors, photos, masks, dictionary
+                concept.name,
+                concept.superclass,
+                concept.init_word,
+                concept.num_vectors,
+                photos,
+                masks,
+                dictionary,
+                concept.class_images,
             )
         )
     sizes = {concept.name: f"{concept.photos.shape[2]}x{concept.photos.shape[1]}" for concept in checked}

@@ -72,8 +72,6 @@ class InversionRun:
         Loaded with the same `clip`. None holds the words by nothing.
     run_dir : Path, optional
         Folder of the training state; None saves and resumes nothing.
-    class_images : sequence of Tensor (b, H, W, C), optional
-        Pictures of the first concept's class, for methods with a prior loss; None makes them.
 
     Raises
     ------
@@ -90,7 +88,6 @@ class InversionRun:
         concepts: Sequence[ConceptImages],
         anchors: Anchors | None = None,
         run_dir: Path | None = None,
-        class_images: Sequence[torch.Tensor] | None = None,
     ) -> None:
         require_sd1(config.node_name, model=model, clip=clip)
         check_trainable(model)
@@ -101,7 +98,7 @@ class InversionRun:
         self._run_dir = run_dir
         self._class_sources: tuple[torch.Tensor | ClassPictures, ...] = ()
         if self._tuning is not None:
-            self._class_sources = class_sources(self._tuning, self._concepts, class_images)
+            self._class_sources = class_sources(self._tuning, self._concepts)
             for index in range(len(self._class_sources)):
                 sentence_tokens(clip, class_prompt(self._tuning, self._concepts, index), "class_prompt")
         self._store = None
@@ -175,7 +172,7 @@ class InversionRun:
         subjects = []
         for index, (concept, (latents, masks)) in enumerate(zip(self._concepts, photos, strict=True)):
             sentences = (*self._config.sentences, self._config.preview_prompt)
-            encoder = TemplateEncoder(clip, sentences, concept.num_vectors)
+            encoder = TemplateEncoder(clip, sentences, concept.num_vectors, concept.superclass)
             pictures = None
             if classes:
                 context = self._class_context(clip, index).to(session.device)

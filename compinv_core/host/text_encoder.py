@@ -12,7 +12,7 @@ import torch
 
 from ..anchors import Anchors
 from ..errors import UserError
-from ..prompts import split_template
+from ..prompts import split_template, with_class
 from .models import sd1_text_parts
 
 if TYPE_CHECKING:
@@ -158,6 +158,8 @@ class TemplateEncoder:
     clip : CLIP
     templates : sequence of str
     num_vectors : int
+    superclass : str
+        What stands for ``{class}`` in the templates.
 
     Raises
     ------
@@ -165,12 +167,12 @@ class TemplateEncoder:
         When a template does not fit into the 77 positions.
     """
 
-    def __init__(self, clip: CLIP, templates: Sequence[str], num_vectors: int) -> None:
+    def __init__(self, clip: CLIP, templates: Sequence[str], num_vectors: int, superclass: str) -> None:
         self._clip = clip
         _, tokenizer = sd1_text_parts(clip)
         self._sentences: list[tuple[list[int], list[int]]] = []
         for template in templates:
-            before, after = split_template(template)
+            before, after = split_template(with_class(template, superclass))
             head = [tokenizer.start_token, *word_token_ids(clip, before)]
             tail = [*word_token_ids(clip, after), tokenizer.end_token]
             room = tokenizer.max_length - len(head) - len(tail) - num_vectors

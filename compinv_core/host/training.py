@@ -96,6 +96,7 @@ def concept_images(
     config: InversionConfig,
     images: torch.Tensor | Sequence[torch.Tensor],
     mask: torch.Tensor | Sequence[torch.Tensor] | None,
+    class_images: torch.Tensor | Sequence[torch.Tensor] | None = None,
 ) -> ConceptImages:
     """Join the concept that a training's settings name with its photos.
 
@@ -104,18 +105,24 @@ def concept_images(
     config : InversionConfig
     images : Tensor (n, H, W, 3) or a sequence of such batches
     mask : Tensor (n, H, W) or a sequence, optional
+    class_images : Tensor (m, H, W, 3) or a sequence, optional
 
     Returns
     -------
     ConceptImages
     """
-    photos = (images,) if isinstance(images, torch.Tensor) else tuple(images)
-    masks = (mask,) if isinstance(mask, torch.Tensor) else mask
     return ConceptImages(
-        photos,
+        _batches(images) or (),
         config.name,
         config.superclass,
         config.init_word,
         config.num_vectors,
-        None if masks is None else tuple(masks),
+        _batches(mask),
+        class_images=_batches(class_images),
     )
+
+
+def _batches(tensors: torch.Tensor | Sequence[torch.Tensor] | None) -> tuple[torch.Tensor, ...] | None:
+    if tensors is None:
+        return None
+    return (tensors,) if isinstance(tensors, torch.Tensor) else tuple(tensors)

@@ -90,7 +90,7 @@ def train_custom_diffusion(
     more_concepts : ConceptImages, optional
         Others to be learned together with it, with photos of the same size.
     class_images : Tensor (m, H, W, 3) or a sequence, optional
-        Pictures of the first concept's class; None makes them, as for the others.
+        Pictures of the first concept's class; None makes them. Those of the others are in `more_concepts`.
     run_dir : Path, optional
         Folder of the training state and class pictures; None saves and resumes nothing.
     on_step : callable (steps_done, losses) -> None, optional
@@ -181,12 +181,12 @@ def _prepared(
     run_dir: Path | None,
     embedding_folder: Path | None,
 ) -> InversionRun:
-    concepts = [concept_images(config, images, mask), *(more_concepts.chain() if more_concepts else ())]
+    first = concept_images(config, images, mask, class_images)
+    concepts = [first, *(more_concepts.chain() if more_concepts else ())]
     if embedding_folder is not None:
         for concept in concepts:
             check_replaceable(_embedding_path(embedding_folder, concept.name))
-    pictures = [class_images] if isinstance(class_images, torch.Tensor) else class_images
-    return InversionRun(*host_objects, config, concepts, anchors, run_dir, pictures)
+    return InversionRun(*host_objects, config, concepts, anchors, run_dir)
 
 
 def _write_embeddings(learned: Learned[_Outcome], folder: Path | None) -> None:

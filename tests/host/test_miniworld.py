@@ -61,7 +61,7 @@ def test_leaving_out_the_zeros_changes_roundings_only(world, tmp_path):
     import comfy.sd
 
     from miniworld.checkpoint import assemble
-    from miniworld.compact import leave_out_zeros, text_model_of
+    from miniworld.compact import leave_out_zeros, multiply_in_bfloat16, text_model_of
 
     path = assemble(tmp_path / "miniworld.safetensors")
     model, clip, _, _ = comfy.sd.load_checkpoint_guess_config(str(path), output_vae=False)
@@ -75,6 +75,10 @@ def test_leaving_out_the_zeros_changes_roundings_only(world, tmp_path):
     assert (expected - got).abs().max() < 1e-4 * expected.abs().max()
     small, large = (sum(p.numel() for p in net.parameters()) for net in (model.model.diffusion_model, full))
     assert small < 0.5 * large
+    multiply_in_bfloat16(model.model.diffusion_model)
+    with torch.no_grad():
+        coarse = model.model.diffusion_model(x, t, context=contexts[0])
+    assert coarse.dtype == torch.float32 and 0 < (expected - coarse).norm() < 0.03 * expected.norm()
 
 
 def test_autoencoder_agrees_with_the_hosts(world):

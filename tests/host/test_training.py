@@ -81,9 +81,9 @@ def test_encoding_is_the_same_with_and_without_gradients(loaded: Loaded) -> None
     from compinv_core.host.training_session import training_session
 
     model, clip, _ = loaded
-    encoder, start = TemplateEncoder(clip, ["a photo of {} asleep"], 2), initial_vectors(clip, "cat", 2)
+    encoder, start = TemplateEncoder(clip, ["a {class} called {} asleep"], 2, "dog"), initial_vectors(clip, "cat", 2)
     with torch.inference_mode():
-        expected = clip.encode_from_tokens_scheduled(clip.tokenize("a photo of cat cat asleep"))[0][0].clone()
+        expected = clip.encode_from_tokens_scheduled(clip.tokenize("a dog called cat cat asleep"))[0][0].clone()
     with training_session(model, clip, (1, 4, 8, 8)), text_encoder_gradients(clip):
         vectors = start.clone().requires_grad_(True)
         context = encoder(0, vectors)

@@ -137,7 +137,7 @@ def test_saved_embedding_is_read_by_host_and_diffusers_and_encodes_as_in_trainin
     _, clip, _ = loaded
     with torch.inference_mode():
         (prompted, _), *_ = clip.encode_from_tokens_scheduled(clip.tokenize(f"a photo of {concept.prompt_word} asleep"))
-        trained = TemplateEncoder(clip, ["a photo of {} asleep"], 1)(0, concept.vectors)
+        trained = TemplateEncoder(clip, ["a photo of {} asleep"], 1, "cat")(0, concept.vectors)
     assert torch.equal(prompted, trained)
 
     loaders = pytest.importorskip("diffusers.loaders.textual_inversion")

@@ -146,10 +146,11 @@ def test_an_unfinished_run_is_not_lost_to_other_inputs(loaded: Loaded, tmp_path:
         tune(loaded, short_tuning("dreambooth"), run_dir=tmp_path)
 
 
-def other_photos(name: str, side: int = 64) -> Any:
+def other_photos(name: str, side: int = 64, class_side: int = 0) -> Any:
     from compinv_core.concept_images import ConceptImages
 
-    return ConceptImages((torch.rand(1, side, side, 3),), name, "dog")
+    pictures = (torch.rand(2, class_side, class_side, 3),) if class_side else None
+    return ConceptImages((torch.rand(1, side, side, 3),), name, "dog", class_images=pictures)
 
 
 BAD_INPUTS = [
@@ -158,6 +159,7 @@ BAD_INPUTS = [
     ({}, {"more": ("my-cat", 64)}, "Two concepts have the name 'my-cat'"),
     ({}, {"more": ("My-Cat", 64)}, "Two concepts have the name 'My-Cat'"),
     ({}, {"more": ("my-dog", 128)}, r"different sizes \(my-cat 64x64, my-dog 128x128\)"),
+    ({}, {"more": ("my-dog", 64, 72)}, "class_images of my-dog are 72x72 but the images are 64x64"),
     ({"class_prompt": "cat " * 80}, {}, "class_prompt is 5 tokens too long"),
     ({"batch_size": 1_000_000}, {}, r"needs about \d+\.\d GB .* GB are free on cpu; choose the optimizer adafactor"),
     ({"optimizer": "adamw_8bit"}, {}, "choose adafactor"),

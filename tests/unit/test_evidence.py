@@ -3,53 +3,68 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 
 import pytest
 
-from bench import evidence
+from bench import evidence_jobs, evidence_tables
 from miniworld.instances import CHOOSING, REPORTING
 from miniworld.judging import Judgement
 
 
 def test_reported_things_are_never_chosen_on():
     choosing, reporting = ({thing.name for thing in things} for things in (CHOOSING, REPORTING))
-    assert {job.instance for job in (*evidence.choose_jobs(), *evidence.sweep_jobs())} == choosing
-    assert {job.instance for job in evidence.ablation_jobs()} == reporting
+    instances: dict[str, set[str]] = {}
+    for name, jobs in evidence_jobs.EXPERIMENTS.items():
+        for job in jobs():
+            instances.setdefault(name, set()).update({job.instance, *([job.other] if job.two_own else [])})
+    assert instances.pop("scale") == choosing | reporting
+    assert instances.pop("choose") == instances.pop("sweep") == choosing
+    assert len(instances) == 7 and all(each == reporting for each in instances.values())
 
 
-def test_every_cell_of_the_ablation_sees_the_same_pairs_and_seeds():
+@pytest.mark.parametrize("method", evidence_jobs.INVERSION_SEEDS)
+@pytest.mark.parametrize("jobs", [evidence_jobs.method_jobs, evidence_jobs.two_own_jobs])
+def test_every_cell_sees_the_same_pairs_and_seeds(method, jobs):
     cells = {}
-    for job in evidence.ablation_jobs():
+    for job in jobs(method):
         cells.setdefault(job.cell, []).append((job.instance, job.other, job.seed, job.count))
-    assert len(cells) == 5
+    assert len(cells) == 5 if method == "textual inversion" and jobs is evidence_jobs.method_jobs else 4
     assert len(set(map(tuple, cells.values()))) == 1
     assert sum(count for *_, count in cells["+ both"]) >= 100
 
 
-def test_names_tell_learned_words_apart():
-    learned = {json.dumps([job.instance, job.inversion, job.masked]) for job in evidence.sweep_jobs()}
-    names = {evidence.concept_name(job) for job in evidence.sweep_jobs()}
+def test_names_tell_what_is_learned_apart():
+    names, learned = set(), set()
+    for jobs in evidence_jobs.EXPERIMENTS.values():
+        for job in jobs():
+            learned.add(json.dumps([job.method, job.instance, job.settings, job.masked]))
+            names.add(evidence_jobs.concept_name(job))
     assert len(names) == len(learned)
-    assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_") for name in names)
+    assert all(re.fullmatch("[A-Za-z0-9_-]{1,40}", name) for name in names)
+    parts = [evidence_jobs.part_of(evidence_jobs.sweep_jobs(), part, 2) for part in (1, 2)]
+    assert {evidence_jobs.concept_name(job) for job in parts[0]}.isdisjoint(
+        evidence_jobs.concept_name(job) for job in parts[1]
+    )
 
 
 def test_interval_draws_whole_clusters():
-    assert evidence.interval([[1.0, 1.0], [1.0]]) == (1.0, 1.0)
-    alike = evidence.interval([[0.0] * 50, [1.0] * 50])
+    assert evidence_tables.interval([[1.0, 1.0], [1.0]]) == (1.0, 1.0)
+    alike = evidence_tables.interval([[0.0] * 50, [1.0] * 50])
     assert alike == (0.0, 1.0)
-    low, high = evidence.interval([[0.0], [1.0]] * 50)
+    low, high = evidence_tables.interval([[0.0], [1.0]] * 50)
     assert 0.35 < low < 0.45 < 0.55 < high < 0.65
 
 
 def test_table_counts_only_what_can_be_counted(tmp_path):
-    job = next(evidence.ablation_jobs())
+    job = next(evidence_jobs.method_jobs("DreamBooth"))
     rows = [Judgement(0.9, 0.8, 0.2, 0.5), Judgement(0.1, 0.9, 0.4, None)]
     file = tmp_path / "ablation.jsonl"
     file.write_text(json.dumps({"key": job.key, "job": asdict(job), "rows": [asdict(row) for row in rows]}) + "\n")
-    cells = [cell.strip() for cell in evidence.table(file).splitlines()[2].split("|")[1:-1]]
+    cells = [cell.strip() for cell in evidence_tables.table(file).splitlines()[2].split("|")[1:-1]]
     assert cells[:2] == [job.cell, "2"]
-    assert [cell.split()[0] for cell in cells[2:]] == ["1.000", "0.500", "0.500", "0.300", "0.500"]
+    assert [cell.split()[0] for cell in cells[2:]] == ["1.00", "0.50", "0.50", "0.75", "0.30", "0.50"]
     assert cells[-1].endswith("(1)")
 
 

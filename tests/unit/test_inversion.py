@@ -11,7 +11,7 @@ from compinv_core.anchors import Anchors, anchor_mean
 from compinv_core.errors import UserError
 from compinv_core.inversion import Inversion, InversionConfig, InversionData, Subject, reconstruction_loss
 from compinv_core.learned_token import LearnedToken
-from compinv_core.prompts import TEMPLATES, split_template
+from compinv_core.prompts import TEMPLATES, split_template, with_class
 from compinv_core.recoding import AnchorRecoder
 from compinv_core.training_loop import LoopSettings, train
 
@@ -156,3 +156,11 @@ def test_templates_are_distinct_and_hold_one_place(name: str) -> None:
     for template in TEMPLATES[name]:
         before, after = split_template(template)
         assert f"{before} {{}} {after}".split() == template.split()
+
+
+def test_class_noun_takes_its_place_behind_the_word() -> None:
+    assert with_class("a photo of {} {class}", "red panda") == "a photo of {} red panda"
+    assert with_class("a photo of {}", "cat") == "a photo of {}"
+    assert {with_class(template, "cat") for template in TEMPLATES["object with class"]} == {
+        template.replace("{}", "{} cat") for template in TEMPLATES["object"]
+    }

@@ -1,4 +1,4 @@
-"""The judge's loss and what it says, without its trained weights."""
+"""The judge's loss, and what it says."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from miniworld.instances import INSTANCES, photos
 from miniworld.judge import NOUN_NAMES, Judge
-from miniworld.judging import Judgement, drawn_boxes, summary
+from miniworld.judging import Judgement, drawn_boxes, judge_pair, judge_two, summary
 from miniworld.scenes import render_scene
 from miniworld.train_judge import Truths, judge_loss, truth
 
@@ -60,6 +61,20 @@ def test_summary_counts_by_hand():
     assert s["own"] == pytest.approx(2 / 3) and s["other"] == pytest.approx(2 / 3) and s["both"] == pytest.approx(1 / 3)
     assert s["text_alignment"] == pytest.approx(2 / 3)
     assert s["image_alignment"] == pytest.approx(0.2) and s["object_alignment"] == pytest.approx(0.6)
+
+
+def test_two_own_things_are_judged_together():
+    cat, ball = INSTANCES["my-cat"], INSTANCES["my-ball"]
+    pictures = torch.from_numpy(np.concatenate([photos(cat)[0][:1], photos(ball)[0][:1]])).permute(0, 3, 1, 2) / 255.0
+    of_cat, of_ball = judge_pair(pictures, cat, "ball"), judge_pair(pictures, ball, "cat")
+    rows = judge_two(pictures, cat, ball)
+    for row, a, b in zip(rows, of_cat, of_ball, strict=True):
+        assert (row.own, row.other) == (a.own, a.other) == (b.other, b.own)
+        assert row.image_alignment == pytest.approx((a.image_alignment + b.image_alignment) / 2)
+    # Each photo holds one of the two, so the objects' alignment is that of the one found.
+    assert rows[0].object_alignment == of_cat[0].object_alignment and of_ball[0].object_alignment is None
+    assert rows[1].object_alignment == of_ball[1].object_alignment and of_cat[1].object_alignment is None
+    assert [row.text_alignment for row in rows] == [0.5, 0.5]
 
 
 def test_drawn_boxes_lie_side_by_side_in_the_picture():
