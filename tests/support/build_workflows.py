@@ -40,7 +40,7 @@ TRAIN_NOTE = f"""## Learn a concept from a few photos
 *Load Anchors* is what makes this compositional inversion: disconnect it and you train plain textual inversion. \
 Training 1,000 steps takes minutes on a GPU; it can be stopped at any time and goes on where it was.
 
-The concept is saved in `models/embeddings`; use it anywhere as `embedding:my-cat`, best with its class word behind: \
+The concept is saved in `models/embeddings`; use it anywhere as it was trained, with its class word behind: \
 `embedding:my-cat cat`. The pictures on the right show it alone: go on with the template *02-compose-with-boxes*.
 """
 
@@ -72,7 +72,7 @@ TRAIN: dict[str, Node] = {
         "",
         (680, 0),
         (360, 640),
-        {"name": "my-cat", "superclass": "cat"},
+        {"name": "my-cat", "superclass": "cat", "template": "object with class"},
         {
             "model": ("checkpoint", 0),
             "clip": ("checkpoint", 1),
