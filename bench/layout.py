@@ -30,7 +30,7 @@ TIERS = {
     # Few steps, so that it is quick; the judge then takes what it gets.
     "smoke": {"pairs": 6, "images_per_pair": 2, "steps": 10, "epochs": 2, "splits": 1, "threshold": 0.02},
     "lite": {"pairs": 40, "images_per_pair": 8, "steps": PAINTING["steps"], "epochs": 60, "splits": 3},
-    "full": {"pairs": 120, "images_per_pair": 16, "steps": PAINTING["steps"], "epochs": 60, "splits": 5},
+    "full": {"pairs": 120, "images_per_pair": 8, "steps": PAINTING["steps"], "epochs": 60, "splits": 5},
 }
 SHIPPED = WEIGHTS / "layout-predictor.safetensors"
 
@@ -41,11 +41,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("bench-output/layout"))
     parser.add_argument("--detector", choices=("judge", "yolo", "detr"), default="judge")
     parser.add_argument("--threshold", type=float, help="least score of a found noun; by default the detector's own")
+    parser.add_argument("--bfloat16", action="store_true", help="multiply in bfloat16 in the diffusion network")
     parser.add_argument("--ship", action="store_true", help="write the predictor to miniworld/weights")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     tier = TIERS[options.tier]
-    laboratory = Laboratory(options.folder / "comfyui")
+    laboratory = Laboratory(options.folder / "comfyui", options.bfloat16)
     dataset = collect(laboratory, options, tier)
     print(
         f"{dataset.pictures} pictures of {len(dataset.pairs)} pairs, both nouns found in {len(dataset.annotations)}",

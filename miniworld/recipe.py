@@ -25,7 +25,7 @@ TUNING = {
     "Custom Diffusion": {
         "steps": 300,
         "batch_size": 2,
-        "learning_rate": 3e-4,
+        "learning_rate": 1e-4,
         "token_learning_rate": 0.01,
         "anchor_weight": 0.1,
         "anchor_reduction": "sum",
@@ -33,7 +33,7 @@ TUNING = {
     "DreamBooth": {
         "steps": 400,
         "batch_size": 1,
-        "learning_rate": 3e-5,
+        "learning_rate": 1e-4,
         "token_learning_rate": 0.005,
         "anchor_weight": 0.1,
         "anchor_reduction": "sum",
