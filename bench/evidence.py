@@ -8,6 +8,7 @@ Each experiment of ``evidence_jobs`` is a list of independent jobs whose rows ar
 - ``sweep``: anchor weight with and without masks, on the same instances;
 - ``textual inversion``, ``Custom Diffusion``, ``DreamBooth``: pretrained pair, the plain method, + semantic,
   + spatial, + both, beside every other noun, on the instances for reporting;
+- ``alone``: the words of textual inversion by themselves;
 - ``predicted``: textual inversion with predicted in the place of drawn boxes;
 - ``textual inversion, two own things`` and so on: two own things in one picture.
 

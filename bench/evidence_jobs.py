@@ -134,6 +134,14 @@ def method_jobs(method: str) -> Iterator[Job]:
                     yield Job(method, cell, method, instance.name, other, settings, MASKED, boxes, seed, count)
 
 
+def alone_jobs() -> Iterator[Job]:
+    """The words of textual inversion by themselves: whether the thing is learned at all."""
+    for job in method_jobs(TEXTUAL_INVERSION):
+        if job.settings and not job.boxes and job.other == others(INSTANCES[job.instance].noun)[0]:
+            changes = {"experiment": "alone", "cell": f"{job.cell}, alone", "other": "", "count": 6}
+            yield Job(**{**asdict(job), **changes})
+
+
 def predicted_jobs() -> Iterator[Job]:
     """The cells of textual inversion that have boxes, with predicted ones in the place of drawn ones."""
     for job in method_jobs(TEXTUAL_INVERSION):
@@ -159,6 +167,7 @@ EXPERIMENTS = {
     "scale": scale_jobs,
     "choose": choose_jobs,
     "sweep": sweep_jobs,
+    "alone": alone_jobs,
     "predicted": predicted_jobs,
     **{method: lambda method=method: method_jobs(method) for method in INVERSION_SEEDS},
     **{f"{method}, two own things": lambda method=method: two_own_jobs(method) for method in INVERSION_SEEDS},

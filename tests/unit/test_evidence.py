@@ -21,7 +21,7 @@ def test_reported_things_are_never_chosen_on():
             instances.setdefault(name, set()).update({job.instance, *([job.other] if job.two_own else [])})
     assert instances.pop("scale") == choosing | reporting
     assert instances.pop("choose") == instances.pop("sweep") == choosing
-    assert len(instances) == 7 and all(each == reporting for each in instances.values())
+    assert len(instances) == 8 and all(each == reporting for each in instances.values())
 
 
 @pytest.mark.parametrize("method", evidence_jobs.INVERSION_SEEDS)
