@@ -39,7 +39,11 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        usual = temporary.stat().st_mode
         yield temporary
+        # safetensors leaves files that only their owner may read.
+        temporary.chmod(usual)
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)

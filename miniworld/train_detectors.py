@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ LEARNING_RATE = 2e-3
 THRESHOLD, SAME_PLACE = 0.5, 0.5
 """Score from which an object counts as found, and the overlap (IoU) from which it is in its place."""
 PICTURES_FILE = "detector-scenes.pt"
+SETTINGS = Path(tempfile.gettempdir()) / "compinv-ultralytics"
+"""Where ultralytics keeps its settings."""
 
 
 class TimeIsUp(Exception):
@@ -64,7 +67,7 @@ RECIPES = {
         detectors.yolo_network,
         detectors.yolo_loss,
         detectors.save_yolo,
-        lambda path: load_yolo(path, "YOLO of the miniature world", THRESHOLD, path.parent / "ultralytics"),
+        lambda path: load_yolo(path, "YOLO of the miniature world", THRESHOLD, SETTINGS),
         WEIGHTS / "detector-yolo.pt",
         Schedule(steps=700, decay_from=250, warmup=30),
     ),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from compinv_core.atomic_file import replacing
 from compinv_core.concept_images import ConceptImages
@@ -120,3 +121,11 @@ def test_a_full_disk_gets_a_sentence_and_keeps_the_old_file(tmp_path: Path) -> N
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["file.txt"]
     with pytest.raises(OSError, match="else"), replacing(path):
         raise OSError("something else")
+
+
+def test_a_replaced_file_can_be_read_by_whom_any_new_file_can(tmp_path: Path) -> None:
+    usual = tmp_path / "usual"
+    usual.touch()
+    with replacing(tmp_path / "tensors.safetensors") as temporary:
+        save_file({"a": torch.zeros(1)}, temporary)
+    assert (tmp_path / "tensors.safetensors").stat().st_mode == usual.stat().st_mode
