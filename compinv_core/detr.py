@@ -105,9 +105,11 @@ def load_detr(folder: Path, name: str, threshold: float) -> DetrDetector:
         ) from error
     try:
         config = DetrConfig.from_dict(checkpoint.settings)
-        network, loading = DetrForObjectDetection.from_pretrained(
+        # With the loading info a pair comes back, which the library's types do not say.
+        pair: Any = DetrForObjectDetection.from_pretrained(
             None, config=config, state_dict=checkpoint.weights, output_loading_info=True
         )
+        network, loading = pair
         processor = _image_processor(checkpoint)
     except Exception as error:  # settings that do not fit may fail anywhere in the library
         raise UserError(
@@ -119,7 +121,7 @@ def load_detr(folder: Path, name: str, threshold: float) -> DetrDetector:
             f"The weights in {folder.name} are not those of a DETR that detects objects, for "
             f"{len(loading['missing_keys'])} tensors are missing; choose another detector."
         )
-    names = _class_names(config.id2label, network.class_labels_classifier.out_features - 1)
+    names = _class_names(config.id2label or {}, network.class_labels_classifier.out_features - 1)
     return DetrDetector(name, network.float().eval().requires_grad_(False), processor, names, threshold)
 
 

@@ -99,13 +99,15 @@ def read_yolo_checkpoint(path: Path) -> YoloCheckpoint:
     if not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):
         raise UserError("A YOLO file can only be read safely by PyTorch 2.6 or newer; update PyTorch.")
     names = _foreign_names(path)
-    stand_ins = [(type(name.rpartition(".")[2], (_StandIn,), {"__module__": "stand_in"}), name) for name in names]
+    stand_ins: list[Any] = [
+        (type(name.rpartition(".")[2], (_StandIn,), {"__module__": "stand_in"}), name) for name in names
+    ]
     try:
         with torch.serialization.safe_globals(stand_ins):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken pickle may raise anything
         raise _not_yolo(path) from error
-    classes = dict(stand_ins)
+    classes: dict[Any, str] = dict(stand_ins)
     network = _network(content)
     if network is None:
         raise _not_yolo(path)

@@ -251,7 +251,8 @@ class _Painter:
         config = self._config
         _stop_if_asked()
         with torch.inference_mode():
-            noise = torch.cat([comfy.sample.prepare_noise(self._latent, image.seed) for image in batch])
+            noises: list[Any] = [comfy.sample.prepare_noise(self._latent, image.seed) for image in batch]
+            noise = torch.cat(noises)
             samples = comfy.sample.sample(
                 self._model,
                 noise,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -268,7 +268,7 @@ def _refined(clip: CLIP, nouns: Pair, template: str) -> torch.Tensor:
     prompt = template.format(*nouns)
     spans = find_spans(clip, prompt, nouns, TRAIN_NODE)
     with torch.inference_mode():
-        encoded = clip.encode_from_tokens(clip.tokenize(prompt))
+        encoded: Any = clip.encode_from_tokens(clip.tokenize(prompt))
     with torch.inference_mode(False):
         rows = encoded[0].float().cpu().clone()
         return torch.stack([rows[list(span.tokens)].mean(0) for span in spans])
