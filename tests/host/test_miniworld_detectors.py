@@ -85,13 +85,14 @@ def test_training_stops_when_its_time_is_up(data, tmp_path: Path) -> None:
         train_detectors.train_detector(train_detectors.RECIPES["detr"], data, tmp_path / "state.pt", deadline=0.0)
 
 
-def test_the_detector_that_comes_along_finds_what_is_drawn() -> None:
+@pytest.mark.parametrize("name", ["yolo", "detr"])
+def test_the_detectors_that_come_along_find_what_is_drawn(name: str) -> None:
     rng = scene_rng(9, 2)
     pictures, rows = zip(*(train_detectors.truth(render_scene(rng)) for _ in range(40)), strict=True)
     unseen = {
         "pictures": torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous(),
         "rows": torch.from_numpy(np.stack(rows)),
     }
-    recipe = train_detectors.RECIPES["yolo"]
+    recipe = train_detectors.RECIPES[name]
     scores = train_detectors.measure(recipe.load(recipe.target), unseen)
     assert scores["recall"] > 0.95 and scores["precision"] > 0.95 and scores["mean IoU"] > 0.85, scores
