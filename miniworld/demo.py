@@ -29,12 +29,12 @@ from .scenes import SIDE
 
 log = logging.getLogger("compinv.miniworld")
 OWN, OTHER = "my-cat", "boat"
-SEED, PICTURES = 7, 8
+SEED, PICTURES = 0, 8
 PREDICTOR = "miniature world"
 UNUSED = {
     "init_word": "",
     "max_active_anchors": 4,
-    "recode_every": 50,
+    "recode_every": 100,
     "sparse_coder": "nn_omp",
     "template": "object",
     "preview_every": 0,
