@@ -63,6 +63,7 @@ def learned(laboratory: Laboratory, job: Job) -> tuple[Any, tuple[str, ...]]:
     # Differences of keys and values add up; whole networks do not, so DreamBooth learns two things together.
     if job.method == "DreamBooth" and job.two_own:
         groups = {f"{names[0]}-with-{job.other}": things}
+        settings = settings | {"batch_size": len(things)}
     model, phrases = None, ()
     for name, group in groups.items():
         model, words = laboratory.tune(job.method, group, name, job.masked, onto=model, **settings)
