@@ -5,7 +5,8 @@ Each experiment of ``evidence_jobs`` is a list of independent jobs whose rows ar
 
 - ``scale``: what likeness means here: the photos through the autoencoder, and the pretrained noun;
 - ``choose``: learning rate and number of vectors, on the instances that are for choosing parameters;
-- ``sweep``: anchor weight with and without masks, on the same instances;
+- ``sweep``: anchor weight with and without masks, on the same instances; ``Custom Diffusion, sweep`` and ``DreamBooth,
+  sweep``: anchor weight of those methods;
 - ``textual inversion``, ``Custom Diffusion``, ``DreamBooth``: pretrained pair, the plain method, + semantic,
   + spatial, + both, beside every other noun, on the instances for reporting;
 - ``alone``: the words of textual inversion by themselves;

@@ -16,6 +16,8 @@ from miniworld.recipe import INVERSION, MASKED, TUNING
 
 TEXTUAL_INVERSION = "textual inversion"
 INVERSION_SEEDS = {TEXTUAL_INVERSION: (0, 1, 2), "Custom Diffusion": (0, 1), "DreamBooth": (0, 1)}
+CHOOSING_SEEDS = {TEXTUAL_INVERSION: (10, 11), "Custom Diffusion": (10,), "DreamBooth": (10,)}
+"""Parameters are chosen on other seeds, of training and of pictures, than those reported."""
 LEARNING_RATES = (0.003, 0.01)
 NUM_VECTORS = (1, 3)
 ANCHOR_WEIGHTS = (0.0, 0.03, 0.1, 0.3)
@@ -71,19 +73,22 @@ def others(noun: str) -> list[str]:
 
 def scale_jobs() -> Iterator[Job]:
     """What likeness means here: the photos through the autoencoder, and the pretrained noun."""
-    for instance in CHOOSING + REPORTING:
+    for instance in REPORTING:
         for cell in (PHOTOS, "pretrained noun alone"):
-            yield Job("scale", cell, TEXTUAL_INVERSION, instance.name, "", None, MASKED, NO_BOXES, 90, 4)
+            yield Job("scale", cell, TEXTUAL_INVERSION, instance.name, "", None, MASKED, NO_BOXES, 90, 18)
 
 
 def choosing_jobs(
     experiment: str, cell: str, settings: dict[str, Any], masked: bool, method: str = TEXTUAL_INVERSION
 ) -> Iterator[Job]:
     """The own things that are for choosing, alone and beside some other nouns."""
-    for instance in CHOOSING:
-        yield Job(experiment, f"{cell}, alone", method, instance.name, "", settings, masked, NO_BOXES, 90, 4)
-        for i, other in enumerate(CHOOSING_OTHERS):
-            yield Job(experiment, cell, method, instance.name, other, settings, masked, NO_BOXES, 500 + i, 2)
+    for inversion_seed in CHOOSING_SEEDS[method]:
+        learned = settings | {"seed": inversion_seed}
+        for instance in CHOOSING:
+            seeds = range(1000 * inversion_seed, 1000 * (inversion_seed + 1), 10)
+            yield Job(experiment, f"{cell}, alone", method, instance.name, "", learned, masked, NO_BOXES, seeds[90], 4)
+            for seed, other in zip(seeds, CHOOSING_OTHERS, strict=False):
+                yield Job(experiment, cell, method, instance.name, other, learned, masked, NO_BOXES, seed, 2)
 
 
 def choose_jobs() -> Iterator[Job]:
@@ -101,6 +106,12 @@ def sweep_jobs() -> Iterator[Job]:
         for weight in ANCHOR_WEIGHTS:
             cell = f"λ {weight:g}, {'masked' if masked else 'whole photos'}"
             yield from choosing_jobs("sweep", cell, {"anchor_weight": weight}, masked)
+
+
+def tuning_sweep_jobs(method: str) -> Iterator[Job]:
+    """Anchor weight of a method that trains the model, too."""
+    for weight in ANCHOR_WEIGHTS:
+        yield from choosing_jobs(f"{method}, sweep", f"λ {weight:g}", {"anchor_weight": weight}, MASKED, method)
 
 
 def semantic_weight(method: str) -> float:
@@ -167,6 +178,7 @@ EXPERIMENTS = {
     "scale": scale_jobs,
     "choose": choose_jobs,
     "sweep": sweep_jobs,
+    **{f"{method}, sweep": lambda method=method: tuning_sweep_jobs(method) for method in TUNING},
     "alone": alone_jobs,
     "predicted": predicted_jobs,
     **{method: lambda method=method: method_jobs(method) for method in INVERSION_SEEDS},

@@ -13,15 +13,17 @@ from miniworld.instances import CHOOSING, REPORTING
 from miniworld.judging import Judgement
 
 
-def test_reported_things_are_never_chosen_on():
-    choosing, reporting = ({thing.name for thing in things} for things in (CHOOSING, REPORTING))
-    instances: dict[str, set[str]] = {}
+def test_reported_things_and_seeds_are_never_chosen_on():
+    things, trained, painted = ({True: set(), False: set()} for _ in range(3))
     for name, jobs in evidence_jobs.EXPERIMENTS.items():
+        choosing = name == "choose" or name.endswith("sweep")
         for job in jobs():
-            instances.setdefault(name, set()).update({job.instance, *([job.other] if job.two_own else [])})
-    assert instances.pop("scale") == choosing | reporting
-    assert instances.pop("choose") == instances.pop("sweep") == choosing
-    assert len(instances) == 8 and all(each == reporting for each in instances.values())
+            things[choosing] |= {job.instance, *([job.other] if job.two_own else [])}
+            painted[choosing] |= set(range(job.seed, job.seed + job.count))
+            if job.settings:
+                trained[choosing].add(job.settings["seed"])
+    assert things == {True: {thing.name for thing in CHOOSING}, False: {thing.name for thing in REPORTING}}
+    assert trained[True].isdisjoint(trained[False]) and painted[True].isdisjoint(painted[False])
 
 
 @pytest.mark.parametrize("method", evidence_jobs.INVERSION_SEEDS)
