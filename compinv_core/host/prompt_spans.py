@@ -48,8 +48,9 @@ def find_spans(clip: CLIP, prompt: str, phrases: Sequence[str], node_name: str) 
     """Locate every phrase in the prompt.
 
     A phrase is found wherever its tokens stand in a row; letter case does not matter, and the concept "embedding:my-cat
-    cat" may be written "my-cat cat". All places where the prompt repeats a phrase count. Longer phrases go first and
-    keep their tokens to themselves: beside "my-cat cat", the phrase "cat" means another cat.
+    cat" may be written "my-cat cat" where the prompt does not hold just that. All places where the prompt repeats a
+    phrase count. Longer phrases go first and keep their tokens to themselves: beside "my-cat cat", the phrase "cat"
+    means another cat.
 
     Parameters
     ----------
@@ -74,10 +75,16 @@ def find_spans(clip: CLIP, prompt: str, phrases: Sequence[str], node_name: str) 
     content = content_tokens(clip, prompt)
     taken: set[int] = set()
     spans: dict[str, PhraseSpan] = {}
-    wanted = {phrase: content_tokens(clip, _spell_out(phrase, names)) for phrase in phrases}
+    wanted: dict[str, list[Token]] = {}
+    for phrase in phrases:
+        require_embeddings(clip, phrase, node_name)
+        wanted[phrase] = _tokens(clip, phrase)
+        if not _occurrences(wanted[phrase], content, set()):
+            spelled = _spell_out(phrase, names)
+            require_embeddings(clip, spelled, node_name)
+            wanted[phrase] = _tokens(clip, spelled)
     for phrase in sorted(phrases, key=lambda phrase: -len(wanted[phrase])):
-        require_embeddings(clip, _spell_out(phrase, names), node_name)
-        found = _occurrences([token for _, token in wanted[phrase]], content, taken)
+        found = _occurrences(wanted[phrase], content, taken)
         if not found:
             raise UserError(_not_found(phrase, prompt, phrases, node_name))
         taken.update(found)
@@ -107,6 +114,10 @@ def content_tokens(clip: CLIP, text: str) -> list[tuple[int, Token]]:
         content += [(start + offset, token) for offset, (token, _, word) in enumerate(chunk) if word != 0]
         start += len(chunk)
     return content
+
+
+def _tokens(clip: CLIP, text: str) -> list[Token]:
+    return [token for _, token in content_tokens(clip, text)]
 
 
 def _occurrences(wanted: Sequence[Token], content: Sequence[tuple[int, Token]], taken: set[int]) -> list[int]:

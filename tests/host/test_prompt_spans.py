@@ -12,7 +12,7 @@ from support import host
 @pytest.fixture(scope="module")
 def find():
     base = host.start()
-    for name, vectors in (("my-cat", 1), ("my-dog", 3)):
+    for name, vectors in (("my-cat", 1), ("my-dog", 3), ("ball", 1)):
         values = torch.randn(vectors, 768, generator=torch.Generator().manual_seed(vectors)) * 0.0137
         save_file({name: values}, str(base / "models" / "embeddings" / f"{name}.safetensors"))
     _, clip, _ = host.load("tiny")
@@ -44,6 +44,10 @@ def find():
         ("a embedding:my-dog dog on grass", ("my-dog dog", "grass"), [(2, 3, 4, 5), (7,)]),
         ("embedding:my-cat cat, embedding:my-dog dog", ("my-cat cat", "my-dog dog"), [(1, 2), (4, 5, 6, 7)]),
         ("a (embedding:my-cat cat:1.2) sits", ("my-cat cat",), [(2, 3)]),
+        # An embedding with the name of an ordinary word.
+        ("embedding:ball ball and a cat", ("embedding:ball ball", "a cat"), [(1, 2), (4, 5)]),
+        ("embedding:ball and a ball", ("embedding:ball", "a ball"), [(1,), (3, 4)]),
+        ("embedding:ball on grass", ("ball",), [(1,)]),
         # Longer phrases keep their tokens to themselves.
         ("embedding:my-cat cat and a cat", ("cat", "my-cat cat"), [(5,), (1, 2)]),
     ],
