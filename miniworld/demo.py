@@ -2,14 +2,16 @@
 
 ``python -m miniworld.demo`` starts the host with the pack, learns the concept twice (plain textual inversion, and with
 semantic inversion), and paints the 2×2 ablation of semantic and spatial inversion with the same seeds. Pictures and
-scores lie in ``demo-output/`` afterwards; what is there already is reused.
+scores lie in ``demo-output/`` afterwards; what is there already is reused, unless the settings or the weights are others by now.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
+import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +21,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .checkpoint import CHECKPOINT_NAME, assemble
+from compinv_core.atomic_file import replacing
+
+from .checkpoint import CHECKPOINT_NAME, WEIGHTS, assemble
 from .comfyui_server import ComfyServer
 from .contact_sheet import Panel, contact_sheet
 from .instances import INSTANCES, Instance, photos
@@ -156,6 +160,30 @@ def concept_name(instance: Instance, semantic: bool) -> str:
     return f"{instance.name}-{'semantic' if semantic else 'plain'}"
 
 
+def fingerprint() -> str:
+    """Of everything that words and pictures are made of: the graphs, the photos and the weights."""
+    instance = INSTANCES[OWN]
+    graphs = [training_prompt(instance, [], "", semantic) for semantic in (False, True)]
+    graphs += [painting_prompt(cell, instance, OTHER) for cell in CELLS]
+    summary = hashlib.sha256(json.dumps(graphs).encode())
+    summary.update(photos(instance)[0].tobytes())
+    for file in sorted(WEIGHTS.glob("*.safetensors")):
+        summary.update(file.read_bytes())
+    return summary.hexdigest()
+
+
+def set_aside_what_is_out_of_date(folder: Path) -> None:
+    """Move what another demo than the present one has made to ``<folder>-previous``."""
+    file, present = folder / "made-of.txt", fingerprint()
+    if folder.exists() and not (file.exists() and file.read_text() == present):
+        previous = folder.with_name(f"{folder.name}-previous")
+        shutil.rmtree(previous, ignore_errors=True)
+        folder.rename(previous)
+        print(f"what was made with other settings is in {previous} now", flush=True)
+    with replacing(file) as temporary:
+        temporary.write_text(present)
+
+
 def run(server: ComfyServer, title: str, prompt: dict[str, Any]) -> Any:
     """Queue a graph, show its progress, and return its result or stop with the host's sentence."""
     began = time.monotonic()
@@ -188,7 +216,8 @@ def learn_and_paint(server: ComfyServer, folder: Path) -> dict[Cell, np.ndarray]
             files = []
             for i, picture in enumerate(server.images(result, "save")):
                 files.append(folder / "pictures" / f"{cell.key}_{i}.png")
-                Image.fromarray(picture).save(files[-1])
+                with replacing(files[-1]) as temporary:
+                    Image.fromarray(picture).save(temporary, "PNG")
         cells[cell] = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
     return cells
 
@@ -208,7 +237,8 @@ def read_scores(folder: Path) -> dict[str, Any]:
 
 def make(folder: Path) -> None:
     """Do the whole job in ``folder``."""
-    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    set_aside_what_is_out_of_date(folder)
+    (folder / "pictures").mkdir(exist_ok=True)
     server = ComfyServer(folder / "comfyui")
     print("assembling the miniature checkpoint", flush=True)
     assemble(server.base / "models" / "checkpoints" / CHECKPOINT_NAME)

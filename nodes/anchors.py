@@ -12,6 +12,7 @@ from .sockets import Anchors
 
 _CATEGORY = "compositional inversion"
 _ONLY_EXTRA = "none"
+_BUILT_IN = (COCO80, _ONLY_EXTRA)
 
 
 class LoadAnchors(io.ComfyNode):
@@ -35,7 +36,7 @@ class LoadAnchors(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="The text encoder that the concept will be trained with (SD 1)."),
                 io.Combo.Input(
                     "vocabulary",
-                    options=[COCO80, *(name for name in anchor_lists() if name != COCO80), _ONLY_EXTRA],
+                    options=[COCO80, *(name for name in anchor_lists() if name not in _BUILT_IN), _ONLY_EXTRA],
                     default=COCO80,
                     tooltip="List of nouns. coco80 is built in and is what the paper uses; your own lists are text "
                     "files in models/compinv/anchors, one noun per line. none takes only extra_words and base.",
@@ -50,6 +51,11 @@ class LoadAnchors(io.ComfyNode):
             ],
             outputs=[Anchors.Output("anchors", display_name="anchors", tooltip="For Train Concept.")],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, vocabulary, **inputs) -> str:
+        # The file can change between runs. A name that comes over a link is not known here.
+        return "\n".join(_listed_words(vocabulary)) if vocabulary else ""
 
     @classmethod
     def execute(cls, clip, vocabulary, extra_words, base=None) -> io.NodeOutput:

@@ -25,13 +25,27 @@ def test_demo_learns_paints_and_scores(tmp_path, short):
     assert set(scores["cells"]) == {cell.key for cell in demo.CELLS}
     for row in scores["cells"].values():
         assert row["n"] == 2
-        assert 0 <= row["own"] <= 1 and 0 <= row["other"] <= 1 and -1 <= row["image_alignment"] <= 1
+        assert all(0 <= row[share] <= 1 for share in ("own", "other", "both", "text_alignment"))
+        assert -1 <= row["image_alignment"] <= 1
     assert (folder / "ablation.png").stat().st_size > 10_000
 
     before = {file: file.stat().st_mtime_ns for file in (folder / "pictures").iterdir()}
     assert len(before) == 2 * len(demo.CELLS)
     demo.make(folder)
     assert {file: file.stat().st_mtime_ns for file in (folder / "pictures").iterdir()} == before
+
+
+def test_what_other_settings_made_is_set_aside(tmp_path, monkeypatch):
+    folder = tmp_path / "demo-output"
+    demo.set_aside_what_is_out_of_date(folder)
+    (folder / "ablation.png").write_bytes(b"a picture")
+    demo.set_aside_what_is_out_of_date(folder)
+    assert (folder / "ablation.png").exists()
+
+    monkeypatch.setitem(demo.INVERSION, "steps", 2)
+    demo.set_aside_what_is_out_of_date(folder)
+    assert not (folder / "ablation.png").exists()
+    assert (tmp_path / "demo-output-previous" / "ablation.png").read_bytes() == b"a picture"
 
 
 def test_masks_travel_in_the_alpha_channel(tmp_path):

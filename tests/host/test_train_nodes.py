@@ -141,5 +141,7 @@ def test_own_anchor_lists_are_offered(server: ComfyServer) -> None:
     prompt["3"]["inputs"].update(vocabulary="pets", extra_words="", base=["8", 0])
     prompt["8"] = node("CompInvLoadAnchors", clip=["1", 1], vocabulary="coco80", extra_words="")
     assert server.run(prompt).ok
+    (folder / "pets.txt").write_text("!!!\n")
+    assert "no letters" in server.run(prompt).error
     prompt["3"]["inputs"]["vocabulary"] = "../secrets"
     assert not server.run(prompt).ok
