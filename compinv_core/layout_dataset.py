@@ -97,13 +97,10 @@ def read_dataset(folder: Path) -> LayoutDataset:
     if not (folder / MANIFEST_FILE).is_file() or not (folder / ANNOTATIONS_FILE).is_file():
         raise UserError(f"There is no layout data set in {folder.name!r}; make one with Collect Layouts.")
     settings = checked_settings(read_json(folder / MANIFEST_FILE), folder)
-    content = read_json(folder / ANNOTATIONS_FILE)
-    return dataset_from(folder, settings, content["images"], content["annotations"])
+    return dataset_from(folder, settings, read_json(folder / ANNOTATIONS_FILE))
 
 
-def dataset_from(
-    folder: Path, settings: Mapping[str, Any], images: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
-) -> LayoutDataset:
+def dataset_from(folder: Path, settings: Mapping[str, Any], content: Mapping[str, Any]) -> LayoutDataset:
     """Put a data set together from the content of its files.
 
     Parameters
@@ -111,14 +108,31 @@ def dataset_from(
     folder : Path
     settings : mapping
         Of the manifest.
-    images, rows : sequence of mapping
-        COCO's images and annotations.
+    content : mapping
+        Of the annotations: COCO's ``images`` and ``annotations``.
 
     Returns
     -------
     LayoutDataset
         In the order of the images' ids.
+
+    Raises
+    ------
+    UserError
+        When they are not as `layout_store` writes them.
     """
+    try:
+        return _assembled(folder, settings, content["images"], content["annotations"])
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"The data set {folder.name!r} is damaged or not of this pack; move that folder away, or choose another "
+            "name for `dataset`."
+        ) from error
+
+
+def _assembled(
+    folder: Path, settings: Mapping[str, Any], images: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
+) -> LayoutDataset:
     nouns = dict(enumerate(settings["vocabulary"], start=1))
     by_image: dict[int, dict[str, Box]] = {image["id"]: {} for image in images}
     sizes = {image["id"]: (image["width"], image["height"]) for image in images}

@@ -7,6 +7,7 @@ end as one that was not.
 from __future__ import annotations
 
 import hashlib
+import heapq
 import itertools
 import json
 from collections.abc import Iterator, Sequence
@@ -61,12 +62,16 @@ def choose_pairs(vocabulary: Sequence[str], count: int, seed: int) -> tuple[Pair
     """
     everything = list(itertools.combinations(vocabulary, 2))
     shuffle = torch.randperm(len(everything), generator=torch.Generator().manual_seed(seed)).tolist()
-    left = [everything[index] for index in shuffle]
     used = dict.fromkeys(vocabulary, 0)
+    queue = [((0, 0), place, everything[index]) for place, index in enumerate(shuffle)]
     chosen: list[Pair] = []
-    while left and len(chosen) < count:
-        pair = min(left, key=lambda pair: (used[pair[0]] + used[pair[1]], max(used[pair[0]], used[pair[1]])))
-        left.remove(pair)
+    while queue and len(chosen) < count:
+        known, place, pair = heapq.heappop(queue)
+        uses = (used[pair[0]] + used[pair[1]], max(used[pair[0]], used[pair[1]]))
+        if uses != known:
+            # Its nouns were used since. Uses only grow, so what leaves the queue unchanged is used least.
+            heapq.heappush(queue, (uses, place, pair))
+            continue
         chosen.append(pair)
         for noun in pair:
             used[noun] += 1

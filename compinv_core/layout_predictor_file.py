@@ -90,15 +90,19 @@ def read_predictor(path: Path) -> LayoutPredictor:
         hidden, width = weights["own.weight"].shape
         network = PairNetwork(width, hidden)
         network.load_state_dict(weights)
-        vocabulary = tuple(str(word) for word in json.loads(metadata["vocabulary"]))
+        vocabulary = json.loads(metadata["vocabulary"])
         features, template, text_encoder = (metadata[key] for key in ("features", "template", "text_encoder"))
     except (KeyError, ValueError, RuntimeError, SafetensorError, OSError) as error:
         raise UserError(f"The layout predictor {path.name} is damaged; write or copy it again.") from error
     sound = all(bool(torch.isfinite(tensor).all()) for tensor in weights.values())
-    if not sound or len(vocabulary) < 2 or features not in FEATURES:
+    if not (sound and _is_vocabulary(vocabulary) and features in FEATURES and template.count("{}") == 2):
         raise UserError(f"The layout predictor {path.name} holds values that make no sense; train it again.")
     network.eval().requires_grad_(False)
-    return LayoutPredictor(path.stem, network, vocabulary, features, template, text_encoder, metadata)
+    return LayoutPredictor(path.stem, network, tuple(vocabulary), features, template, text_encoder, metadata)
+
+
+def _is_vocabulary(words: object) -> bool:
+    return isinstance(words, list) and all(isinstance(word, str) for word in words) and len(set(words)) > 1
 
 
 def _metadata(path: Path) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """The folder of a layout data set while it is filled.
 
 A picture's file is written first; it belongs to the data set once the annotations name it, which one rename does for a
-whole batch. A file that they do not name is the leftover of an interruption, and is made again from its own seed.
+whole batch. A file that they do not name is the leftover of an interruption, and is made again from its own seed; so is
+a picture whose file is gone.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class LayoutStore:
     Raises
     ------
     UserError
-        When the folder holds a data set that was made with other settings, or something that cannot be read.
+        When the folder holds a data set that was made with other settings, or something that is none. Then it stays as
+        it is.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
@@ -51,12 +53,13 @@ class LayoutStore:
         self._categories = {noun: index for index, noun in enumerate(self._settings["vocabulary"], start=1)}
         self._images: dict[int, dict[str, Any]] = {}
         self._annotations: list[dict[str, Any]] = []
-        if (folder / MANIFEST_FILE).exists():
+        # The manifest is written first: annotations without one are of something else.
+        if (folder / MANIFEST_FILE).exists() or (folder / ANNOTATIONS_FILE).exists():
             self._check_settings(read_json(folder / MANIFEST_FILE))
         if (folder / ANNOTATIONS_FILE).exists():
-            content = read_json(folder / ANNOTATIONS_FILE)
-            self._images = {image["id"]: image for image in content["images"]}
-            self._annotations = content["annotations"]
+            self._take_over(read_json(folder / ANNOTATIONS_FILE))
+        for leftover in (*folder.glob(".*.tmp"), *(folder / IMAGE_FOLDER).glob(".*.tmp")):
+            leftover.unlink(missing_ok=True)
 
     def missing(self, plan: Sequence[PlannedImage]) -> list[PlannedImage]:
         """Return the pictures of a plan that are not there yet, in the order of the plan.
@@ -123,7 +126,20 @@ class LayoutStore:
         -------
         LayoutDataset
         """
-        return dataset_from(self.folder, self._settings, list(self._images.values()), self._annotations)
+        return dataset_from(self.folder, self._settings, self._content())
+
+    def _take_over(self, content: Mapping[str, Any]) -> None:
+        """Start from recorded annotations, without the pictures whose files are gone."""
+        dataset_from(self.folder, self._settings, content)
+        files = {f"{IMAGE_FOLDER}/{path.name}" for path in (self.folder / IMAGE_FOLDER).glob("*.png")}
+        self._images = {image["id"]: image for image in content["images"] if image.get("file_name") in files}
+        self._annotations = [row for row in content["annotations"] if row["image_id"] in self._images]
+
+    def _content(self) -> dict[str, list]:
+        return {
+            "images": [self._images[key] for key in sorted(self._images)],
+            "annotations": sorted(self._annotations, key=lambda annotation: annotation["id"]),
+        }
 
     def _annotation(
         self, number: int, image: PlannedImage, noun: str, detection: Detection, side: tuple[int, int]
@@ -146,8 +162,7 @@ class LayoutStore:
         content = {
             "info": {"description": "Noun pairs, painted and detected by CompInv", "version": FORMAT},
             "licenses": [],
-            "images": [self._images[key] for key in sorted(self._images)],
-            "annotations": sorted(self._annotations, key=lambda annotation: annotation["id"]),
+            **self._content(),
             "categories": [
                 {"id": number, "name": noun, "supercategory": "thing"} for noun, number in self._categories.items()
             ],
@@ -167,4 +182,5 @@ class LayoutStore:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        # Not indented, which takes several times as long, and this is written after every batch.
+        temporary.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")

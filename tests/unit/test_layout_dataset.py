@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from pycocotools.coco import COCO
 
 from compinv_core.detections import Detection
 from compinv_core.errors import UserError
@@ -34,8 +35,19 @@ def found(image, missing: bool = False) -> tuple[Detection | None, Detection | N
 def fill(folder: Path, images: list, missing: tuple[int, ...] = ()) -> LayoutStore:
     store = LayoutStore(folder, SETTINGS)
     for batch in batches(store.missing(images), 2):
-        store.add([(image, found(image, image.image_id in missing)) for image in batch], (200, 100))
+        add(store, batch, missing)
     return store
+
+
+def add(store: LayoutStore, batch: list, missing: tuple[int, ...] = ()) -> None:
+    for image in batch:
+        store.image_path(image).parent.mkdir(parents=True, exist_ok=True)
+        store.image_path(image).touch()
+    store.add([(image, found(image, image.image_id in missing)) for image in batch], (200, 100))
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_pairs_use_all_nouns_equally() -> None:
@@ -45,6 +57,8 @@ def test_pairs_use_all_nouns_equally() -> None:
     assert set(Counter(itertools.chain(*pairs)).values()) == {3}
     assert choose_pairs(nouns, 24, seed=0) == pairs != choose_pairs(nouns, 24, seed=1)
     assert len(choose_pairs(NOUNS, 100, seed=0)) == 6
+    # Drawn anew for every run: other pairs would part a data set from its earlier runs.
+    assert choose_pairs(NOUNS, 3, seed=0) == (("cat", "tree"), ("boat", "moon"), ("moon", "tree"))
 
 
 def test_plan_is_balanced_and_has_both_orders() -> None:
@@ -65,10 +79,9 @@ def test_batches_share_a_prompt_and_hold_every_picture_once() -> None:
 
 
 def test_coco_tools_read_the_annotations(tmp_path: Path) -> None:
-    coco = pytest.importorskip("pycocotools.coco")
     fill(tmp_path / "set", plan_images(PAIRS, 2, seed=0), missing=(2,))
     with contextlib.redirect_stdout(io.StringIO()):
-        tool = coco.COCO(str(tmp_path / "set" / "annotations.json"))
+        tool = COCO(str(tmp_path / "set" / "annotations.json"))
     assert sorted(tool.getImgIds()) == [1, 2, 3, 4, 5, 6]
     assert len(set(tool.getAnnIds())) == 11
     boats = tool.getAnnIds(catIds=tool.getCatIds(catNms=["boat"]))
@@ -96,12 +109,36 @@ def test_an_interrupted_data_set_ends_like_an_uninterrupted_one(tmp_path: Path) 
     fill(tmp_path / "whole", plan)
     store = LayoutStore(tmp_path / "cut", SETTINGS)
     for batch in itertools.islice(batches(plan, 2), 3):
-        store.add([(image, found(image)) for image in batch], (200, 100))
+        add(store, batch)
     assert len(LayoutStore(tmp_path / "cut", SETTINGS).missing(plan)) == 6
     fill(tmp_path / "cut", plan)
     texts = [(tmp_path / name / "annotations.json").read_text() for name in ("whole", "cut")]
     assert texts[0] == texts[1]
     assert not LayoutStore(tmp_path / "cut", SETTINGS).missing(plan)
+
+
+def test_a_picture_whose_file_is_gone_is_made_again(tmp_path: Path) -> None:
+    plan = plan_images(PAIRS, 2, seed=0)
+    store = fill(tmp_path / "set", plan)
+    before = contents(tmp_path / "set")
+    store.image_path(plan[3]).unlink()
+    again = LayoutStore(tmp_path / "set", SETTINGS)
+    assert again.missing(plan) == [plan[3]] and again.dataset().pictures == 5
+    fill(tmp_path / "set", plan)
+    assert contents(tmp_path / "set") == before
+
+
+def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path: Path) -> None:
+    plan = plan_images(PAIRS, 1, seed=0)
+    fill(tmp_path / "set", plan)
+    before = contents(tmp_path / "set")
+    for name in (".annotations.json.17.tmp", "images/.000002.png.17.tmp"):
+        (tmp_path / "set" / name).write_text("half")
+    with pytest.raises(UserError):
+        LayoutStore(tmp_path / "set", {**SETTINGS, "seed": 1})
+    assert len(contents(tmp_path / "set")) == len(before) + 2
+    LayoutStore(tmp_path / "set", SETTINGS)
+    assert contents(tmp_path / "set") == before
 
 
 def test_a_data_set_can_grow(tmp_path: Path) -> None:
@@ -112,19 +149,55 @@ def test_a_data_set_can_grow(tmp_path: Path) -> None:
 
 def test_other_settings_get_a_sentence_and_change_nothing(tmp_path: Path) -> None:
     fill(tmp_path / "set", plan_images(PAIRS, 1, seed=0))
-    before = {path: path.read_bytes() for path in (tmp_path / "set").iterdir()}
+    before = contents(tmp_path / "set")
     with pytest.raises(UserError, match="another detector and another seed"):
         LayoutStore(tmp_path / "set", {**SETTINGS, "seed": 1, "detector": "yolo"})
-    assert {path: path.read_bytes() for path in (tmp_path / "set").iterdir()} == before
+    assert contents(tmp_path / "set") == before
 
 
-@pytest.mark.parametrize(("name", "text"), [("manifest.json", "{"), ("manifest.json", "[]"), ("annotations.json", "x")])
+PLAIN_COCO = {
+    "images": [{"id": 1, "file_name": "000001.jpg", "width": 200, "height": 100}],
+    "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 10]}],
+    "categories": [{"id": 1, "name": "cat"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("manifest.json", "{"),
+        ("manifest.json", "[]"),
+        ("annotations.json", "x"),
+        ("annotations.json", "{}"),
+        ("annotations.json", '{"images": 5, "annotations": []}'),
+        ("annotations.json", '{"images": [5], "annotations": []}'),
+        ("annotations.json", json.dumps(PLAIN_COCO)),
+    ],
+)
 def test_broken_files_get_a_sentence(tmp_path: Path, name: str, text: str) -> None:
     fill(tmp_path / "set", plan_images(PAIRS, 1, seed=0))
     (tmp_path / "set" / name).write_text(text)
+    before = contents(tmp_path / "set")
     for attempt in (lambda: LayoutStore(tmp_path / "set", SETTINGS), lambda: read_dataset(tmp_path / "set")):
-        with pytest.raises(UserError, match="set/"):
+        with pytest.raises(UserError, match="choose another name for `dataset`") as caught:
             attempt()
+        assert str(caught.value).endswith(".") and ". " not in str(caught.value)
+    assert contents(tmp_path / "set") == before
+
+
+def test_settings_that_lack_something_get_a_sentence(tmp_path: Path) -> None:
+    fill(tmp_path / "set", plan_images(PAIRS, 1, seed=0))
+    (tmp_path / "set" / "manifest.json").write_text(json.dumps({"format": "compinv-layouts-1", "settings": {}}))
+    with pytest.raises(UserError, match="damaged or not of this pack"):
+        read_dataset(tmp_path / "set")
+
+
+def test_annotations_without_a_manifest_are_not_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "annotations.json").write_text(json.dumps({**PLAIN_COCO, "images": [], "annotations": []}))
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match="choose another name for `dataset`"):
+        LayoutStore(tmp_path, SETTINGS)
+    assert contents(tmp_path) == before
 
 
 def test_foreign_folders_get_a_sentence(tmp_path: Path) -> None:

@@ -148,6 +148,11 @@ def damaged(tmp_path: Path, **changes) -> Path:
     [
         ({"vocabulary": "cat"}, "damaged"),
         ({"vocabulary": json.dumps([])}, "make no sense"),
+        ({"vocabulary": "5"}, "make no sense"),
+        ({"vocabulary": json.dumps("cat")}, "make no sense"),
+        ({"vocabulary": json.dumps(["cat", 5])}, "make no sense"),
+        ({"vocabulary": json.dumps(["cat", "cat"])}, "make no sense"),
+        ({"template": "a photo of a {}"}, "make no sense"),
         ({"features": "other"}, "make no sense"),
         ({"weights": {"box.bias": torch.full((4,), torch.nan)}}, "make no sense"),
         ({"weights": {"box.bias": torch.zeros(3)}}, "damaged"),
