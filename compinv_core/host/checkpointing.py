@@ -25,13 +25,17 @@ def gradient_checkpointing(network: torch.nn.Module, enabled: bool) -> Iterator[
         False does nothing.
     """
     blocks = [m for m in network.modules() if isinstance(m, (ResBlock, SpatialTransformer))] if enabled else []
+    # Another pack may have replaced the method of a block.
+    replaced = {block: block.forward for block in blocks if "forward" in block.__dict__}
     try:
         for block in blocks:
             block.forward = partial(_recomputed, block.forward)
         yield
     finally:
         for block in blocks:
-            block.__dict__.pop("forward", None)
+            del block.forward
+        for block, forward in replaced.items():
+            block.forward = forward
 
 
 def _recomputed(forward: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> Any:

@@ -102,7 +102,8 @@ def resident(patcher: ModelPatcher) -> ModelPatcher:
     Returns
     -------
     ModelPatcher
-        The very patcher, or a clone without dynamic memory.
+        The very patcher, or a clone without dynamic memory; all such clones of a patcher share one network, which the
+        host reads from the file once.
 
     Raises
     ------
@@ -113,7 +114,7 @@ def resident(patcher: ModelPatcher) -> ModelPatcher:
         return patcher
     try:
         with torch.inference_mode(False):
-            return patcher.clone(disable_dynamic=True)
+            return patcher.get_non_dynamic_delegate()
     except RuntimeError as error:
         raise UserError(
             "The model comes from a loader that cannot load it without dynamic memory; use Load Checkpoint, or start "

@@ -98,6 +98,9 @@ def plan_sampler(
     -------
     SamplerPlan
     """
+    if len(sigmas) < 2:
+        # The last noise level alone, as SplitSigmas may leave it, holds no step.
+        return SamplerPlan({}, True)
     run = lambda edit: _dry_run(sampler_function, denoiser, latents, sigmas, extra_args, options, edit)  # noqa: E731
     try:
         plain = run(0.0)

@@ -106,10 +106,10 @@ def apply_layout_guidance(
         for span, box in zip(spans, layout.boxes, strict=True)
     )
     positive = clip.encode_from_tokens_scheduled(clip.tokenize(text))
-    # A model that was guided before is guided anew, not twice.
-    guided = resident(model).clone()
-    guided.remove_wrappers_with_key(_WRAPPERS.PREPARE_SAMPLING, _KEY)
     active = config.is_active and bool(regions)
+    guided = (resident(model) if active else model).clone()
+    # A model that was guided before is guided anew, not twice.
+    guided.remove_wrappers_with_key(_WRAPPERS.PREPARE_SAMPLING, _KEY)
     set_hooks(guided, guidance=_LayoutGuidance(config, on_step) if active else None)
     if active:
         select_blocks(guided.model.diffusion_model, config.blocks)

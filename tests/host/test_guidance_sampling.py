@@ -91,6 +91,21 @@ def test_a_schedule_without_steps_returns_the_latent(core) -> None:
     assert torch.equal(sample(*guide(core), **options), sample(host.load("tiny")[0], encode(), **options))
 
 
+def test_a_single_noise_level_returns_what_the_sampler_would(core) -> None:
+    import comfy.sample
+
+    results = []
+    for model, positive in (guide(core), (host.load("tiny")[0], encode())):
+        with torch.inference_mode():
+            results.append(
+                comfy.sample.sample_custom(
+                    model, noise_like(), 1.0, comfy.samplers.sampler_object("euler"), torch.tensor([4.0]), positive,
+                    encode(""), noise_like(seed=8), disable_pbar=True, seed=11,
+                )
+            )  # fmt: skip
+    assert torch.equal(*results)
+
+
 def test_batch_equals_single_images(core) -> None:
     noise = noise_like(3, 8, 12)
     records: list = []
