@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,7 +12,7 @@ from .errors import UserError
 from .layout import Box
 
 MEMORY_LIMIT = 64 * 2**20
-"""Bytes that the maps of a recording may take, all its runs together."""
+"""Bytes that one recording holds: the maps of all its runs, with the one in progress, and copies of their results."""
 
 _BYTES_PER_VALUE = 4
 
@@ -37,6 +37,11 @@ class AttentionFrame:
     sigma: float
     maps: tuple[BlockMaps, ...]
     unguided: tuple[BlockMaps, ...] | None = None
+
+    @property
+    def size_in_bytes(self) -> int:
+        """Memory that the maps take."""
+        return _size(self.maps) + _size(self.unguided or ())
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +85,7 @@ class AttentionRecord:
     @property
     def size_in_bytes(self) -> int:
         """Memory that the maps take."""
-        return sum(_size(frame.maps) + _size(frame.unguided or ()) for frame in self.frames)
+        return sum(frame.size_in_bytes for frame in self.frames)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,13 +100,35 @@ class AttentionRecording:
     prompt : str
     phrases : tuple of str
     limit : int
-        Bytes; the oldest runs go when all together take more.
+        Bytes of maps and results; the oldest runs go as a new one grows. Only a run whose result alone is larger is
+        kept in spite of it.
     """
 
     prompt: str
     phrases: tuple[str, ...]
     limit: int = MEMORY_LIMIT
     _runs: list[tuple[torch.Tensor, AttentionRecord]] = field(default_factory=list, init=False, repr=False)
+
+    @property
+    def size_in_bytes(self) -> int:
+        """Memory that the finished runs take."""
+        return sum(_run_size(samples, record) for samples, record in self._runs)
+
+    def accumulator(self, steps: int, latents: torch.Tensor) -> AttentionAccumulator:
+        """Begin a run, for which the oldest runs make room as it grows.
+
+        Parameters
+        ----------
+        steps : int
+        latents : Tensor (B, C, H, W)
+            Of the shape and type of its result.
+
+        Returns
+        -------
+        AttentionAccumulator
+        """
+        result = latents.nbytes
+        return AttentionAccumulator(steps, max(self.limit - result, 0), lambda size: self._make_room(result + size))
 
     def keep(self, samples: torch.Tensor, record: AttentionRecord) -> None:
         """Add a finished run.
@@ -112,10 +139,9 @@ class AttentionRecording:
             Its result; copied.
         record : AttentionRecord
         """
-        others = [run for run in self._runs if not _same(run[0], samples)]
-        self._runs[:] = [*others, (samples.detach().cpu().clone(), record)]
-        while len(self._runs) > 1 and sum(kept.size_in_bytes for _, kept in self._runs) > self.limit:
-            del self._runs[0]
+        self._runs[:] = [run for run in self._runs if not _same(run[0], samples)]
+        self._make_room(_run_size(samples, record))
+        self._runs.append((samples.detach().cpu().clone(), record))
 
     def record_of(self, samples: torch.Tensor) -> AttentionRecord:
         """Find the run that ended in these latents.
@@ -148,6 +174,10 @@ class AttentionRecording:
             )
         return record
 
+    def _make_room(self, size: int) -> None:
+        while self._runs and self.size_in_bytes + size > self.limit:
+            del self._runs[0]
+
 
 class AttentionAccumulator:
     """Collects the frames of one run within a limit of memory.
@@ -158,10 +188,15 @@ class AttentionAccumulator:
         Steps of the run; each may have two sets of maps, before and after guidance.
     limit : int
         Bytes for all frames. Maps that are too fine for it are averaged over 2×2 cells.
+    make_room : callable (bytes) -> None
+        Called with the size of all frames before a frame is added.
     """
 
-    def __init__(self, steps: int, limit: int = MEMORY_LIMIT) -> None:
+    def __init__(
+        self, steps: int, limit: int = MEMORY_LIMIT, make_room: Callable[[int], None] = lambda size: None
+    ) -> None:
         self._allowance = limit // (2 * max(steps, 1))
+        self._make_room = make_room
         self._frames: dict[int, AttentionFrame] = {}
 
     def add(
@@ -180,7 +215,9 @@ class AttentionAccumulator:
         merged = merge_maps(maps, self._allowance)
         if merged:
             before = merge_maps(unguided or (), self._allowance) or None
-            self._frames[step] = AttentionFrame(step, sigma, merged, before)
+            frame = AttentionFrame(step, sigma, merged, before)
+            self._make_room(sum(each.size_in_bytes for each in (*self._frames.values(), frame)))
+            self._frames[step] = frame
 
     def frames(self) -> tuple[AttentionFrame, ...]:
         """Return what was added, in the order of the steps.
@@ -234,6 +271,10 @@ def _halved(maps: BlockMaps) -> BlockMaps:
 
 def _size(maps: Iterable[BlockMaps]) -> int:
     return sum(each.values.numel() * _BYTES_PER_VALUE for each in maps)
+
+
+def _run_size(samples: torch.Tensor, record: AttentionRecord) -> int:
+    return samples.nbytes + record.size_in_bytes
 
 
 def _same(result: torch.Tensor, samples: torch.Tensor) -> bool:

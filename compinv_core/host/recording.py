@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..attention import BlockMaps, reduce_block
-from ..attention_record import AttentionAccumulator, AttentionRecord, AttentionRecording
+from ..attention_record import AttentionRecord, AttentionRecording
 from ..errors import UserError
 from ..layout import Box, check_phrases
 from .attention_objective import REGIONS_KEY
@@ -156,7 +156,7 @@ class RecordingRun:
         self._targets = targets
         self._unet = begin.denoiser.inner_model.inner_model.diffusion_model
         self._pass = ConditionalPass(begin.denoiser, begin.extra_args, hook.blocks)
-        self._accumulator = AttentionAccumulator(len(begin.sigmas) - 1, hook.recording.limit)
+        self._accumulator = hook.recording.accumulator(len(begin.sigmas) - 1, begin.latents)
         self._unguided: list[BlockMaps] | None = None
 
     def before_update(self, x: torch.Tensor, sigma: torch.Tensor) -> None:

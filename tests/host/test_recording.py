@@ -12,6 +12,10 @@ from support import host
 from support.controlnet import random_controlnet
 from support.sampling import PROMPT, encode, noise_like, sample
 
+host.start()
+
+import comfy.samplers  # noqa: E402
+
 PHRASES = ("a cat", "a ball")
 BLOCKS = ("middle_block", "output_blocks")
 LONG_PROMPT = f"a cat {'sitting on a long bench in the warm evening light, ' * 9}and a ball"
@@ -19,7 +23,6 @@ LONG_PROMPT = f"a cat {'sitting on a long bench in the warm evening light, ' * 9
 
 @pytest.fixture(scope="module")
 def core():
-    host.start()
     import compinv_core.host.recording as module
     from compinv_core.guidance import GuidanceConfig
     from compinv_core.host.sampling import apply_layout_guidance
@@ -86,7 +89,7 @@ def expected_map(seen: dict[str, list[torch.Tensor]], evaluation: int, tokens: t
     return sum(seen[name][evaluation].mean(0)[:, list(tokens)].mean(-1) for name in seen) / len(seen)
 
 
-@pytest.mark.parametrize("sampler", ["euler", "heun", "uni_pc"])
+@pytest.mark.parametrize("sampler", ["heun", "uni_pc"])
 def test_every_step_is_recorded_and_no_bit_changes(core, sampler: str) -> None:
     model, recording = record(core)
     noise = noise_like(2, 8, 12)
@@ -98,6 +101,16 @@ def test_every_step_is_recorded_and_no_bit_changes(core, sampler: str) -> None:
     assert all(frame.unguided is None for frame in found.frames)
     assert (found.images, found.steps, found.seed) == (2, 3, 11)
     assert (found.latent_height, found.latent_width) == (8, 12)
+
+
+@pytest.mark.parametrize("sampler", comfy.samplers.SAMPLER_NAMES)
+def test_every_sampler_of_the_host_is_recorded(core, sampler: str) -> None:
+    model, recording = record(core)
+    samples = sample(model, encode(), sampler=sampler, steps=3)
+    assert torch.equal(samples, sample(host.load("tiny")[0], encode(), sampler=sampler, steps=3))
+    # Where adaptive steps begin is not known beforehand, but for the first.
+    steps = [0] if sampler == "dpm_adaptive" else [0, 1, 2]
+    assert [frame.step for frame in recording.record_of(samples).frames] == steps
 
 
 def test_the_maps_are_the_attention_of_the_model(core) -> None:
@@ -173,7 +186,7 @@ def test_weight_patches_and_controlnet_count_and_stay(core) -> None:
     assert not torch.allclose(with_patch, first_map(core), rtol=1e-3)
 
 
-@pytest.mark.parametrize("sampler", ["euler", "uni_pc"])
+@pytest.mark.parametrize("sampler", ["euler", "uni_pc", "heunpp2", "dpmpp_2m_sde", "sa_solver_pece", "deis"])
 def test_guided_steps_are_recorded_before_and_after(core, sampler: str) -> None:
     from compinv_core.attention_measures import attention_curves
 
@@ -221,6 +234,16 @@ def test_runs_of_one_model_are_told_apart_and_nothing_stays_behind(core) -> None
         sample(model, encode(), noise_like(seed=3), callback=stop)
     assert len(recording._runs) == 2
     assert {kind: dict(keyed) for kind, keyed in tiny.wrappers.items()} == wrappers
+
+
+def test_older_runs_make_room_while_a_new_one_is_recorded(core) -> None:
+    model, recording = record(core)
+    first = sample(model, encode(), noise_like(seed=1), steps=2)
+    object.__setattr__(recording, "limit", recording.size_in_bytes * 5 // 4)
+    held = []
+    sample(model, encode(), noise_like(seed=2), steps=2, callback=lambda *args: held.append(len(recording._runs)))
+    assert held == [0, 0] and len(recording._runs) == 1
+    assert not torch.equal(recording._runs[0][0], first)
 
 
 def test_recording_a_recorded_model_starts_anew(core) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -108,15 +110,43 @@ def test_a_run_with_the_same_result_takes_the_place_of_the_old_one() -> None:
 
 
 def test_the_oldest_runs_go_when_memory_is_short() -> None:
-    size = record().size_in_bytes
-    assert size == 4 * 2 * 16
-    recording = AttentionRecording("a cat and a ball", ("a cat", "a ball"), limit=2 * size)
+    maps, result = 4 * 2 * 16, 4 * 4 * 2 * 2
+    recording = AttentionRecording("a cat and a ball", ("a cat", "a ball"), limit=2 * (maps + result))
     results = [torch.full((1, 4, 2, 2), float(value)) for value in range(3)]
     for result in results:
         recording.keep(result, record())
+    assert recording.size_in_bytes == recording.limit
     with pytest.raises(UserError):
         recording.record_of(results[0])
     assert recording.record_of(results[1]) is not recording.record_of(results[2])
+
+
+@pytest.mark.parametrize("images", [1, 4])
+def test_three_guided_runs_of_fifty_steps_at_512_never_pass_the_limit(images: int) -> None:
+    """Eight phrases in all decoder blocks of Stable Diffusion 1; a run grows while older ones are still held."""
+    recording = AttentionRecording("a prompt", tuple("abcdefgh"))
+    blocks = [BlockMaps(torch.rand(images, 8, size, size), 3) for size in (64, 32, 16)]
+    empty = record(0)
+    held = []
+    for run in range(3):
+        samples = torch.full((images, 4, 64, 64), float(run))
+        accumulator = recording.accumulator(50, samples)
+        for step in range(50):
+            accumulator.add(step, 1.0, blocks, blocks)
+            growing = replace(empty, frames=accumulator.frames())
+            held.append(bytes_held([*recording._runs, (samples, growing)]))
+        recording.keep(samples, growing)
+        held.append(bytes_held(recording._runs))
+        assert recording.size_in_bytes == held[-1]
+        assert recording.record_of(samples) is growing
+    assert MEMORY_LIMIT / 2 < max(held) <= MEMORY_LIMIT
+
+
+def bytes_held(runs: list) -> int:
+    tensors = [samples for samples, _ in runs]
+    for _, kept in runs:
+        tensors += [maps.values for frame in kept.frames for maps in (*frame.maps, *frame.unguided)]
+    return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
 
 
 def test_a_kept_result_does_not_change_with_the_latents() -> None:
