@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from . import anchors, attention, detect, guidance, layout, layout_data, layout_predictor, train, tune
+from . import anchors, attention, concept_images, detect, guidance, layout, layout_data, layout_predictor, train, tune
 
 NODES = [
     *anchors.NODES,
     *train.NODES,
+    *concept_images.NODES,
     *tune.NODES,
     *detect.NODES,
     *layout.NODES,

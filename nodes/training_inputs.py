@@ -34,8 +34,8 @@ def sockets() -> list:
         Anchors.Input(
             "anchors",
             optional=True,
-            tooltip="Nouns to stay close to, from Load Anchors (the paper: the 80 COCO nouns). Not connected: plain "
-            "textual inversion.",
+            tooltip="Nouns to stay close to, from Load Anchors (the paper: the 80 COCO nouns). Not connected: the "
+            "plain method, without semantic inversion.",
         ),
         *image_inputs()[1:],
     ]
@@ -64,7 +64,8 @@ def concept_inputs() -> list:
         io.String.Input(
             "name",
             default="my-thing",
-            tooltip="Name of the concept and of its embedding file: letters, digits, - and _.",
+            tooltip="Name of the concept and of its embedding file: letters, digits, - and _. Another training of this "
+            "name replaces the file.",
         ),
         io.String.Input(
             "superclass",
@@ -99,14 +100,14 @@ def training_inputs(
 ) -> list:
     """Return the settings of the training and its anchors, with the method's defaults and the paper's values."""
     return [
-        io.Int.Input("steps", default=steps, min=1, max=100_000, tooltip=f"Training steps. The paper: {paper}."),
+        io.Int.Input("steps", default=steps, min=1, max=100_000, tooltip=f"Steps, 1 to 100000. The paper: {paper}."),
         io.Int.Input(
             "batch_size",
             default=batch_size,
             min=1,
             max=64,
-            tooltip=f"Noised photos per step, drawn with repetition. The paper: {paper_batch}. Lower it when memory "
-            "runs out.",
+            tooltip=f"Noised photos per step, 1 to 64, drawn with repetition. The paper: {paper_batch}. Lower it when "
+            "memory runs out.",
         ),
         io.Float.Input(
             "learning_rate",
@@ -115,7 +116,7 @@ def training_inputs(
             max=1.0,
             step=learning_rate / 50,
             round=False,
-            tooltip=f"Effective rate of AdamW; nothing multiplies it. {paper_rate}.",
+            tooltip=f"Effective rate of the optimiser, up to 1; nothing multiplies it. {paper_rate}.",
         ),
         io.Float.Input(
             "anchor_weight",
@@ -131,14 +132,15 @@ def training_inputs(
             default=4,
             min=1,
             max=32,
-            tooltip="Most anchors in use at a time, superclass included (c - 1 of the paper). 1 leaves the superclass.",
+            tooltip="Most anchors in use at a time, 1 to 32, superclass included (c - 1 of the paper). 1 leaves the "
+            "superclass.",
         ),
         io.Int.Input(
             "recode_every",
             default=100,
             min=0,
             max=100_000,
-            tooltip="Steps between two choices of anchors. 0 keeps the superclass as the only one.",
+            tooltip="Steps between two choices of anchors, up to 100000. 0 keeps the superclass as the only one.",
         ),
         io.Combo.Input(
             "sparse_coder",
@@ -174,7 +176,8 @@ def run_inputs(save_every: int = 100, preview_prompt: str = InversionConfig.prev
             default=0,
             min=0,
             max=100_000,
-            tooltip="Steps between preview pictures, 12 sampling steps each; 0 for none. The result is the same.",
+            tooltip="Steps between preview pictures of 12 sampling steps, up to 100000; 0 for none. The result is the "
+            "same.",
         ),
         io.String.Input(
             "preview_prompt",
@@ -189,14 +192,14 @@ def run_inputs(save_every: int = 100, preview_prompt: str = InversionConfig.prev
             min=0,
             max=100_000,
             advanced=True,
-            tooltip="Steps between saves of the training state in output/compinv/runs/NAME. It is saved on stopping in "
-            "any case; 0 saves only then and at the end.",
+            tooltip="Steps between saves of the training state in output/compinv/runs, up to 100000. It is saved on "
+            "stopping in any case; 0 saves only then and at the end.",
         ),
         io.Boolean.Input(
             "resume",
             default=True,
-            tooltip="Continue a stopped training of the same name and inputs, bit for bit. Off begins anew and keeps "
-            "the old state as previous.safetensors.",
+            tooltip="Continue a stopped training of the same name and inputs; on the same machine, bit for bit. Off "
+            "begins anew and keeps the old state as previous.safetensors.",
         ),
         io.Int.Input(
             "seed",
@@ -204,7 +207,7 @@ def run_inputs(save_every: int = 100, preview_prompt: str = InversionConfig.prev
             min=0,
             max=0xFFFFFFFFFFFFFFFF,
             control_after_generate=io.ControlAfterGenerate.fixed,
-            tooltip="Seed of the training's random numbers.",
+            tooltip="Seed of the training's random numbers, up to 2^64 - 1.",
         ),
         io.Combo.Input(
             "preset",

@@ -12,65 +12,9 @@ from ..compinv_core.host.tuning import TuningResult, train_custom_diffusion, tra
 from ..compinv_core.optimizers import OPTIMIZERS
 from ..compinv_core.tuning_config import CustomDiffusionConfig, DreamBoothConfig, TuningConfig
 from .sockets import Concept, ConceptImages
-from .training_inputs import concept_inputs, image_inputs, read_config, run_inputs, sockets, training_inputs
+from .training_inputs import concept_inputs, read_config, run_inputs, sockets, training_inputs
 
 _CATEGORY = "compositional inversion"
-
-
-class AddConceptImages(io.ComfyNode):
-    """Photos of a further concept, to be learned together with others."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="CompInvConceptImages",
-            display_name="Concept Images",
-            category=_CATEGORY,
-            description=(
-                "Photos of a concept with its name and class, for learning it together with the one that the training "
-                "node names. Chain several through previous."
-            ),
-            search_aliases=["joint training", "multiple concepts", "multi concept", "concept list"],
-            is_input_list=True,
-            inputs=[
-                *image_inputs(),
-                *concept_inputs(),
-                ConceptImages.Input(
-                    "previous",
-                    optional=True,
-                    tooltip="Another Concept Images; all of the chain are learned together.",
-                ),
-                io.Image.Input(
-                    "class_images",
-                    optional=True,
-                    tooltip="Pictures of this concept's class, as many as num_class_images of the training node and of "
-                    "the size of the photos. Not connected: the model makes them before the training.",
-                ),
-            ],
-            outputs=[
-                ConceptImages.Output(
-                    "concept_images",
-                    display_name="concept_images",
-                    tooltip="For more_concepts of a training node, or previous of another Concept Images.",
-                )
-            ],
-        )
-
-    @classmethod
-    def execute(
-        cls, images, name, superclass, init_word, num_vectors, mask=None, previous=None, class_images=None
-    ) -> io.NodeOutput:
-        payload = ConceptImagesPayload(
-            tuple(images),
-            name[0],
-            superclass[0],
-            init_word[0],
-            num_vectors[0],
-            tuple(mask) if mask else None,
-            previous[0] if previous else None,
-            tuple(class_images) if class_images else None,
-        )
-        return io.NodeOutput(payload)
 
 
 class TrainCustomDiffusion(io.ComfyNode):
@@ -222,8 +166,8 @@ def _tuning_sockets() -> list:
         ConceptImages.Input(
             "more_concepts",
             optional=True,
-            tooltip="Further concepts from Concept Images, learned together with this one. A batch holds all of them "
-            "evenly, in turn where batch_size is smaller.",
+            tooltip="Further concepts from Concept Images, learned together with this one. They share the photos of a "
+            "batch evenly, in turn where batch_size is smaller: raise batch_size or steps with their number.",
         ),
         io.Image.Input(
             "class_images",
@@ -256,7 +200,7 @@ def _prior_inputs() -> list:
             max=100.0,
             step=0.05,
             tooltip="Weight of the loss on class pictures, which keeps the class itself from becoming your thing. 0 "
-            "trains without them, in half the time. The paper: 1.",
+            "trains without them. 0 to 100. The paper: 1.",
         ),
         io.Float.Input(
             "token_learning_rate",
@@ -267,7 +211,7 @@ def _prior_inputs() -> list:
             round=False,
             optional=True,
             advanced=True,
-            tooltip="Effective rate of the word's vectors. 0 takes learning_rate, as the authors' script does.",
+            tooltip="Effective rate of the word's vectors, up to 1. 0: learning_rate, as in the authors' script.",
         ),
     ]
 
@@ -288,8 +232,8 @@ def _memory_inputs() -> list:
             default=False,
             optional=True,
             advanced=True,
-            tooltip="Compute the model's blocks twice instead of keeping their activations: a quarter of that memory, "
-            "a third more time, the same result.",
+            tooltip="Compute the model's blocks twice instead of keeping their activations: less memory, more time, "
+            "the same result. The paper: off.",
         ),
         io.Int.Input(
             "gradient_accumulation",
@@ -298,10 +242,10 @@ def _memory_inputs() -> list:
             max=256,
             optional=True,
             advanced=True,
-            tooltip="Batches per step, whose gradients are averaged: a larger batch in the memory of a small one. "
-            "The paper: 1.",
+            tooltip="Batches per step, 1 to 256, whose gradients are averaged: a larger batch in the memory of a small "
+            "one. The paper: 1.",
         ),
     ]
 
 
-NODES = [AddConceptImages, TrainCustomDiffusion, TrainDreamBooth]
+NODES = [TrainCustomDiffusion, TrainDreamBooth]
