@@ -1,23 +1,31 @@
 """How good the miniature model is: ``python -m bench.world``.
 
-Paints single nouns and pairs with the stock sampler and asks the judge which nouns are there. Prints the shares, the
-judge's and the autoencoder's own scores, and keeps the pictures as two sheets to be looked at.
+Paints single nouns and pairs with the stock sampler and asks the judge which nouns are there; measures autoencoder and
+judge on scenes that no network was trained on; and keeps ``painted.png``, a sheet to be looked at.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from miniworld.checkpoint import WEIGHTS, load_small
-from miniworld.contact_sheet import Panel, render
+from miniworld.contact_sheet import Panel, stacked
+from miniworld.dataset import render_split
 from miniworld.drawing import NOUNS
+from miniworld.instances import INSTANCES, photos
 from miniworld.judge import NOUN_NAMES, THRESHOLD, judge_pictures, load_judge
 from miniworld.laboratory import Laboratory
+from miniworld.train import load_autoencoder
+from miniworld.train_autoencoder import psnr
+from miniworld.train_judge import Truths, accuracy, as_decoded, truth
+
+UNSEEN_SPLIT, SCENES = 3, 1000
+"""Scenes of a split that no network was trained on."""
+COLUMNS = 16
 
 
 def prompts(pairs: bool, count: int) -> list[tuple[str, ...]]:
@@ -29,9 +37,9 @@ def prompts(pairs: bool, count: int) -> list[tuple[str, ...]]:
     return [tuple(nouns[i] for i in rng.choice(len(nouns), 2, replace=False)) for _ in range(count)]
 
 
-def measure(laboratory: Laboratory, wanted: list[tuple[str, ...]], batch: int, folder: Path, title: str) -> None:
-    """Paint ``batch`` pictures of every prompt, print the share in which all nouns are found, and keep a sheet."""
-    judge, found, missing, sheet = load_judge(), [], {}, []
+def painted(laboratory: Laboratory, wanted: list[tuple[str, ...]], batch: int, title: str) -> list[np.ndarray]:
+    """Paint ``batch`` pictures of every prompt, print the share in which all nouns are found, return one of each."""
+    judge, found, missing, shown = load_judge(), [], {}, []
     for i, nouns in enumerate(wanted):
         pictures = laboratory.paint("a photo of a " + " and a ".join(nouns), seed=3000 + i, count=batch)
         presence = torch.cat([verdict.presence() for verdict in judge_pictures(judge, pictures)])
@@ -39,11 +47,28 @@ def measure(laboratory: Laboratory, wanted: list[tuple[str, ...]], batch: int, f
         found += there.all(1).tolist()
         for k, noun in enumerate(nouns):
             missing[noun] = missing.get(noun, 0) + int((~there[:, k]).sum())
-        sheet += [np.uint8(p.permute(1, 2, 0).numpy() * 255) for p in pictures[:2]]
+        shown.append(np.uint8(pictures[0].permute(1, 2, 0).numpy() * 255))
     worst = dict(sorted(missing.items(), key=lambda item: -item[1])[:4])
     share = f"all nouns found in {np.mean(found):.3f} of {len(found)} pictures"
     print(f"{title}: {share}; missed most often: {worst}", flush=True)
-    render(Panel(title, "", sheet), 16).save(folder / f"{title.replace(' ', '-')}.png")
+    return shown
+
+
+@torch.no_grad()
+def networks() -> list[np.ndarray]:
+    """Print what autoencoder and judge are worth; return a photo of each own thing, before and after the former."""
+    autoencoder = load_autoencoder(load_small(WEIGHTS / "autoencoder.safetensors")[0])
+    scenes = Truths(render_split(UNSEEN_SPLIT, SCENES, truth))
+    own = [torch.from_numpy(photos(thing)[0]).permute(0, 3, 1, 2) for thing in INSTANCES.values()]
+    decibels = {"scenes": psnr(autoencoder, scenes.pictures), "own things": psnr(autoencoder, torch.cat(own))}
+    print("autoencoder, dB:", {name: round(value, 2) for name, value in decibels.items()})
+    decoded = as_decoded(autoencoder, scenes.pictures, torch.Generator().manual_seed(0))
+    for name, pictures in (("as drawn", scenes.pictures), ("as decoded", decoded)):
+        scores = accuracy(load_judge(), pictures, scenes.rows)
+        print(f"judge, {name}:", {key: round(value, 3) for key, value in scores.items()}, flush=True)
+    firsts = torch.stack([pictures[0] for pictures in own])
+    restored = autoencoder.decode(autoencoder.encode(firsts.float().div(255))).clamp(0, 1).mul(255).byte()
+    return [picture.permute(1, 2, 0).numpy() for pair in zip(firsts, restored, strict=True) for picture in pair]
 
 
 def main() -> None:
@@ -52,13 +77,18 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=200, help="pictures of each kind")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    for name in ("autoencoder", "judge"):
-        print(f"{name}: {json.dumps(load_small(WEIGHTS / f'{name}.safetensors')[1])}")
+    own = networks()
     laboratory = Laboratory(options.folder / "comfyui")
     batch = 4
     count = -(-options.pictures // batch)
-    measure(laboratory, prompts(False, count), batch, options.folder, "single nouns")
-    measure(laboratory, prompts(True, count), batch, options.folder, "pairs")
+    singles = painted(laboratory, prompts(False, count), batch, "single nouns")
+    pairs = painted(laboratory, prompts(True, count), batch, "pairs")
+    panels = [
+        Panel("painted by the miniature model: every noun", "", singles[: len(NOUNS)]),
+        Panel("painted by the miniature model: pairs", "", pairs[: 2 * COLUMNS]),
+        Panel("own things: a photo, and what the autoencoder makes of it", "", own),
+    ]
+    stacked(panels, COLUMNS).save(options.folder / "painted.png")
 
 
 if __name__ == "__main__":

@@ -35,6 +35,18 @@ def render(panel: Panel, columns: int) -> Image.Image:
     return sheet
 
 
+def stacked(panels: list[Panel], columns: int) -> Image.Image:
+    """Panels below one another, each in rows of ``columns``."""
+    rendered = [render(panel, columns) for panel in panels]
+    width = max(part.width for part in rendered) + 2 * GAP
+    sheet = Image.new("RGB", (width, sum(part.height + GAP for part in rendered) + GAP), PAPER)
+    y = GAP
+    for part in rendered:
+        sheet.paste(part, (GAP, y))
+        y += part.height + GAP
+    return sheet
+
+
 def contact_sheet(title: str, first: Panel, panels: list[Panel]) -> Image.Image:
     """A sheet with one wide panel on top and the others two by two below."""
     top = render(first, len(first.pictures))

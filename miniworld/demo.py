@@ -2,7 +2,8 @@
 
 ``python -m miniworld.demo`` starts the host with the pack, learns the concept twice (plain textual inversion, and with
 semantic inversion), and paints the 2×2 ablation of semantic and spatial inversion with the same seeds. Pictures and
-scores lie in ``demo-output/`` afterwards; what is there already is reused, unless the settings or the weights are others by now.
+scores lie in ``demo-output/`` afterwards. What is there already is reused, unless it was made with other settings or
+weights.
 """
 
 from __future__ import annotations

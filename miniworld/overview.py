@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .contact_sheet import GAP, PAPER, Panel, render
+from .contact_sheet import Panel, stacked
 from .drawing import NOUNS
 from .instances import INSTANCES, photos
 from .scenes import render_scene
@@ -25,14 +25,7 @@ def overview() -> Image.Image:
         Panel("scenes of two", "", [render_scene(rng, [str(noun) for noun in pair]).image for pair in pairs]),
         Panel("own things, each with its wallpaper", "", [photos(instance)[0][0] for instance in INSTANCES.values()]),
     ]
-    rendered = [render(panel, COLUMNS) for panel in panels]
-    width = max(part.width for part in rendered) + 2 * GAP
-    sheet = Image.new("RGB", (width, sum(part.height + GAP for part in rendered) + GAP), PAPER)
-    y = GAP
-    for part in rendered:
-        sheet.paste(part, (GAP, y))
-        y += part.height + GAP
-    return sheet
+    return stacked(panels, COLUMNS)
 
 
 if __name__ == "__main__":
