@@ -15,6 +15,8 @@ from .errors import UserError
 
 # Full, over quota, or larger than files may be.
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# Windows' own numbers of a full disk, where other systems mean something else by them.
+_NO_ROOM_TEXT = _NO_ROOM | ({39, 112} if os.name == "nt" else set())
 
 
 @contextmanager
@@ -36,9 +38,9 @@ def replacing(path: Path) -> Iterator[Path]:
     UserError
         When the disk is full; `path` is then as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
         usual = temporary.stat().st_mode
         yield temporary
@@ -48,7 +50,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
-        if _error_number(error) in _NO_ROOM:
+        if _is_no_room(error):
             raise UserError(
                 f"The disk is full: {path.name} could not be written to {path.parent}, and what was there is kept; "
                 "free some room on that disk and queue again."
@@ -58,9 +60,9 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _error_number(error: OSError | SafetensorError) -> int | None:
+def _is_no_room(error: OSError | SafetensorError) -> bool:
     if isinstance(error, OSError):
-        return error.errno
+        return error.errno in _NO_ROOM
     # safetensors reports the system's error as text only.
     number = re.search(r"(?:os error |code: )(\d+)", str(error))
-    return int(number[1]) if number else None
+    return number is not None and int(number[1]) in _NO_ROOM_TEXT

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from . import logger
 from .anchors import EMBEDDING_WIDTH, SEQUENCE_LENGTH
 from .atomic_file import replacing
 from .concept import Concept
@@ -50,19 +51,30 @@ def write_concept(concept: Concept, path: Path) -> None:
         save_file({f"<{concept.name}>": concept.vectors.detach().float().cpu().contiguous()}, temporary, metadata)
 
 
-def check_replaceable(path: Path) -> None:
-    """Refuse to overwrite an embedding file that this pack did not make.
+def check_replaceable(path: Path, method: str = "") -> None:
+    """Refuse to overwrite an embedding file that this pack did not make; warn of one that goes with another model.
 
     Parameters
     ----------
     path : Path
         May not exist.
+    method : str
+        By which the new embedding is learned; empty warns of nothing.
 
     Raises
     ------
     UserError
     """
-    if path.exists() and MAKER_KEY not in _safetensors_metadata(path):
+    if not path.exists():
+        return
+    metadata = _safetensors_metadata(path)
+    earlier = metadata.get("method", method)
+    if not earlier.startswith(method):
+        logger.warning(
+            "%s was learned by %s and will be replaced by one of %s; a LoRA or checkpoint of the earlier training no "
+            "longer fits the word then.", path.name, earlier, method,
+        )  # fmt: skip
+    if MAKER_KEY not in metadata:
         raise UserError(
             f"{path.name} already exists among your embeddings and was not made by CompInv; "
             "choose another name, or move that file away."

@@ -1,4 +1,4 @@
-"""The settings of a textual inversion, checked when they are made."""
+"""The settings of textual inversion, which all methods have; checked when they are made."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ _NOT_IN_FINGERPRINT = frozenset({"name", "steps", "preview_every", "preview_prom
 
 @dataclass(frozen=True)
 class InversionConfig:
-    """Settings of one textual inversion, checked when made; the fields are the inputs of the training node.
+    """Settings of textual inversion, and the base of those of the other methods; checked when made.
+
+    The fields are the inputs of the training node.
 
     Attributes
     ----------
@@ -49,7 +51,7 @@ class InversionConfig:
     preview_every : int
         Steps between previews; 0 for none.
     preview_prompt : str
-        With ``{}`` for the learned word, and ``{class}`` if wanted.
+        With ``{}`` for the learned word, and ``{class}`` if wanted; not read without previews.
     save_every : int
     resume : bool
     seed : int
@@ -107,7 +109,7 @@ class InversionConfig:
         for template in self.sentences:
             split_template(template)
         if self.preview_every:
-            split_template(self.preview_prompt)
+            split_template(self.preview_prompt, "preview_prompt")
 
     @property
     def token_rate(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -72,3 +73,54 @@ def make_optimizer(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optim
 
         return Adafactor(groups, scale_parameter=False, relative_step=False, weight_decay=0.0)
     raise UserError(f"optimizer is {name!r}; choose one of {', '.join(OPTIMIZERS)}.")
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, float | None]]:
+    """Return the state of an optimiser as one level of named values.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        Its states may nest, as those of bitsandbytes do.
+
+    Returns
+    -------
+    tensors : dict of str to Tensor
+        By ``<parameter number>.<name>``, with a further name for each level.
+    numbers : dict of str to float, int or None
+        The other values, which have to come back as what they are.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    numbers: dict[str, float | None] = {}
+    for name, value in _leaves(optimizer.state_dict()["state"]):
+        if isinstance(value, torch.Tensor):
+            tensors[name] = value
+        else:
+            numbers[name] = value
+    return tensors, numbers
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, values: Mapping[str, torch.Tensor | float | None]) -> None:
+    """Take back what `optimizer_state` returned, tensors and numbers together.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+    values : mapping of str to Tensor, float, int or None
+    """
+    state: dict[int, dict[str, Any]] = {}
+    for path, value in values.items():
+        index, *outer, name = path.split(".")
+        level = state.setdefault(int(index), {})
+        for key in outer:
+            level = level.setdefault(key, {})
+        level[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _leaves(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -64,13 +64,15 @@ def with_class(template: str, superclass: str) -> str:
     return template.replace("{class}", superclass)
 
 
-def split_template(template: str) -> tuple[str, str]:
+def split_template(template: str, input_name: str = "custom_templates") -> tuple[str, str]:
     """Return the text before and after the place of the learned word.
 
     Parameters
     ----------
     template : str
         With exactly one ``{}``.
+    input_name : str
+        The input to be named in the sentence.
 
     Returns
     -------
@@ -82,5 +84,8 @@ def split_template(template: str) -> tuple[str, str]:
     """
     before, place, after = template.partition("{}")
     if not place or "{}" in after:
-        raise UserError(f"The template {template!r} must hold the place {{}} of the learned word exactly once.")
+        raise UserError(
+            f"{input_name}: {template!r} must hold the place {{}} of the learned word exactly once; write it as in "
+            "'a photo of {}'."
+        )
     return before.strip(), after.strip()

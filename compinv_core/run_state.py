@@ -68,7 +68,7 @@ class RunStore:
         self.fingerprint = dict(fingerprint)
         self.settings = dict(settings)
 
-    def check(self, steps: int, resume: bool) -> None:
+    def check(self, steps: int, resume: bool) -> int | None:
         """Refuse early what `open` would refuse; changes nothing.
 
         Parameters
@@ -76,30 +76,40 @@ class RunStore:
         steps, resume
             As in `open`.
 
+        Returns
+        -------
+        int or None
+            Steps that are done already, or None where `open` would begin anew.
+
         Raises
         ------
         UserError
             As in `open`.
         """
         path = self.folder / STATE_FILE
-        if resume and path.exists():
-            self._continuable(self._read_header(path), steps)
+        if not (resume and path.exists()):
+            return None
+        header = self._read_header(path)
+        return header["step"] if self._continuable(header, steps) else None
 
-    def check_room(self, state_bytes: float) -> None:
+    def check_room(self, state_bytes: float, continues: bool) -> None:
         """Refuse a run whose state would not fit on the disk.
 
         Parameters
         ----------
         state_bytes : float
             Of one state; while it is replaced there are two.
+        continues : bool
+            Whether the saved state is continued; otherwise it is set aside, in the place of an earlier one.
 
         Raises
         ------
         UserError
         """
         existing = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
-        path = self.folder / STATE_FILE
-        needed = 2 * state_bytes - (path.stat().st_size if path.exists() else 0)
+        path, previous = self.folder / STATE_FILE, self.folder / PREVIOUS_FILE
+        replaced = path if continues else previous
+        needed = 2 * state_bytes - (replaced.stat().st_size if path.exists() and replaced.exists() else 0)
         free = shutil.disk_usage(existing).free
         if needed > free:
             raise UserError(

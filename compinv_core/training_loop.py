@@ -14,10 +14,12 @@ from typing import Any, Protocol
 import torch
 
 from .errors import UserError
-from .optimizers import make_optimizer
+from .optimizers import load_optimizer_state, make_optimizer, optimizer_state
 from .run_state import RunState, RunStore
 
 _TOTAL = "loss"
+# What a saved tensor belongs to.
+_TASK, _OPTIMIZER = "task.", "optimizer."
 # Reading a loss back makes a GPU wait, so losses are collected and read in groups.
 _FLUSH_EVERY = 20
 
@@ -259,30 +261,32 @@ class _Loop:
     def _write_state(self) -> None:
         if self.store is None or self.step == 0:
             return
-        tensors = {f"task.{name}": tensor for name, tensor in self.task.state_tensors().items()}
+        tensors = {f"{_TASK}{name}": tensor for name, tensor in self.task.state_tensors().items()}
         tensors["generator"] = self.generator.get_state()
-        for index, values in self.optimizer.state_dict()["state"].items():
-            for name, value in values.items():
-                tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
-        facts = {"history": self.history, "loss_scale": self.scale.value, "good_steps": self.scale.good_steps}
+        states, numbers = optimizer_state(self.optimizer)
+        tensors |= {f"{_OPTIMIZER}{name}": tensor for name, tensor in states.items()}
+        facts = {
+            "history": self.history,
+            "loss_scale": self.scale.value,
+            "good_steps": self.scale.good_steps,
+            "optimizer": numbers,
+        }
         self.store.save(RunState(self.step, tensors, facts), self.settings.steps)
 
     def _restore(self, saved: RunState) -> None:
         self.step = saved.step
-        prefix = "task."
-        own = {name[len(prefix) :]: tensor for name, tensor in saved.tensors.items() if name.startswith(prefix)}
-        self.task.load_state_tensors(own)
+        self.task.load_state_tensors(_without_prefix(saved.tensors, _TASK))
         self.generator.set_state(saved.tensors["generator"])
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for name, tensor in saved.tensors.items():
-            if name.startswith("optimizer."):
-                _, index, key = name.split(".", 2)
-                state.setdefault(int(index), {})[key] = tensor
-        fresh = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({"state": state, "param_groups": fresh["param_groups"]})
+        if self.step < self.settings.steps:  # a finished run is only read, and its states may be large
+            states = _without_prefix(saved.tensors, _OPTIMIZER)
+            load_optimizer_state(self.optimizer, {**states, **saved.facts.get("optimizer", {})})
         self.history = {name: list(values) for name, values in saved.facts["history"].items()}
         self.scale.value, self.scale.good_steps = saved.facts["loss_scale"], saved.facts["good_steps"]
 
 
 def _mean(values: list[torch.Tensor]) -> torch.Tensor:
     return values[0] if len(values) == 1 else torch.stack(values).mean(0)
+
+
+def _without_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -16,6 +16,7 @@ from PIL import Image
 from .. import logger
 from ..atomic_file import replacing
 from ..errors import UserError
+from ..inversion_config import InversionConfig
 from ..photos import stack_photos
 from ..run_state import text_digest
 from ..tuning_config import TuningConfig
@@ -61,12 +62,14 @@ class ClassPictures:
         )
 
 
-def class_sources(config: TuningConfig, concepts: Sequence[CheckedConcept]) -> tuple[torch.Tensor | ClassPictures, ...]:
+def class_sources(
+    config: InversionConfig, concepts: Sequence[CheckedConcept]
+) -> tuple[torch.Tensor | ClassPictures, ...]:
     """Say for every concept where the pictures of its class come from.
 
     Parameters
     ----------
-    config : TuningConfig
+    config : InversionConfig
     concepts : sequence of CheckedConcept
 
     Returns
@@ -79,31 +82,34 @@ def class_sources(config: TuningConfig, concepts: Sequence[CheckedConcept]) -> t
     UserError
         When the person's pictures do not go with the photos.
     """
-    if not config.prior_weight:
+    prompts = class_prompts(config, concepts)
+    if not isinstance(config, TuningConfig) or not prompts:
         return ()
     height, width = (side - side % _PIXELS_PER_CELL for side in concepts[0].photos.shape[1:3])
     return tuple(
         _given(concept, config.num_class_images, "" if index == 0 else f" of {concept.name}")
         if concept.class_images
-        else ClassPictures(class_prompt(config, concepts, index), config.num_class_images, height, width, config.seed)
+        else ClassPictures(prompts[index], config.num_class_images, height, width, config.seed)
         for index, concept in enumerate(concepts)
     )
 
 
-def class_prompt(config: TuningConfig, concepts: Sequence[CheckedConcept], index: int) -> str:
-    """Return the prompt of a concept's class: the input class_prompt for the first, else the superclass.
+def class_prompts(config: InversionConfig, concepts: Sequence[CheckedConcept]) -> tuple[str, ...]:
+    """Return the prompt of every concept's class: the input class_prompt for the first, else the superclass.
 
     Parameters
     ----------
-    config : TuningConfig
+    config : InversionConfig
     concepts : sequence of CheckedConcept
-    index : int
 
     Returns
     -------
-    str
+    tuple of str
+        Empty where there is no prior loss.
     """
-    return concepts[index].superclass if index else config.class_prompt
+    if not isinstance(config, TuningConfig) or not config.prior_weight:
+        return ()
+    return (config.class_prompt, *(concept.superclass for concept in concepts[1:]))
 
 
 def _given(concept: CheckedConcept, least: int, owner: str) -> torch.Tensor:

@@ -60,6 +60,36 @@ class CheckedConcept:
     class_images: tuple[torch.Tensor, ...] | None
 
 
+def concept_images(
+    config: InversionConfig,
+    images: torch.Tensor | Sequence[torch.Tensor],
+    mask: torch.Tensor | Sequence[torch.Tensor] | None,
+    class_images: torch.Tensor | Sequence[torch.Tensor] | None = None,
+) -> ConceptImages:
+    """Join the concept that a training's settings name with its photos.
+
+    Parameters
+    ----------
+    config : InversionConfig
+    images : Tensor (n, H, W, 3) or a sequence of such batches
+    mask : Tensor (n, H, W) or a sequence, optional
+    class_images : Tensor (m, H, W, 3) or a sequence, optional
+
+    Returns
+    -------
+    ConceptImages
+    """
+    return ConceptImages(
+        _batches(images) or (),
+        config.name,
+        config.superclass,
+        config.init_word,
+        config.num_vectors,
+        _batches(mask),
+        class_images=_batches(class_images),
+    )
+
+
 def check_concepts(
     clip: CLIP, config: InversionConfig, concepts: Sequence[ConceptImages], anchors: Anchors | None
 ) -> tuple[CheckedConcept, ...]:
@@ -92,7 +122,10 @@ def check_concepts(
         check_known_word(clip, concept.superclass, f"superclass{owner}")
         check_known_word(clip, concept.init_word, f"init_word{owner}")
         dictionary = _dictionary(clip, config, concept.superclass, anchors)
-        TemplateEncoder(clip, config.sentences, concept.num_vectors, concept.superclass)
+        sentences_from = "custom_templates" if config.templates else "template"
+        TemplateEncoder(clip, config.sentences, concept.num_vectors, concept.superclass, sentences_from)
+        if config.preview_every and position == 0:
+            TemplateEncoder(clip, [config.preview_prompt], concept.num_vectors, concept.superclass, "preview_prompt")
         checked.append(
             CheckedConcept(
                 concept.name,
@@ -159,7 +192,9 @@ def initial_vectors(clip: CLIP, word: str, count: int) -> torch.Tensor:
     return torch.cat([tokens, mean.repeat(count - len(tokens), 1)])
 
 
-def learned_concept(config: InversionConfig, concept: CheckedConcept, token: LearnedToken) -> Concept:
+def learned_concept(
+    config: InversionConfig, concept: CheckedConcept, token: LearnedToken, model_patched: bool
+) -> Concept:
     """Return what was learned, with everything about its making as text for the file's header.
 
     Parameters
@@ -167,6 +202,8 @@ def learned_concept(config: InversionConfig, concept: CheckedConcept, token: Lea
     config : InversionConfig
     concept : CheckedConcept
     token : LearnedToken
+    model_patched : bool
+        Whether the model had patches, of a LoRA for example.
 
     Returns
     -------
@@ -183,6 +220,7 @@ def learned_concept(config: InversionConfig, concept: CheckedConcept, token: Lea
         "anchor_reduction": config.reduction,
         "anchors": anchors_to_text(active),
         "method": config.method + (" with semantic inversion" if active else ""),
+        "model_patched": str(model_patched),
         MAKER_KEY: __version__,
         "comfyui_version": comfyui_version.__version__,
         "torch_version": torch.__version__,
@@ -218,3 +256,9 @@ def _dictionary(clip: CLIP, config: InversionConfig, superclass: str, anchors: A
             "The anchors were loaded with another text encoder; connect the same `clip` to Load Anchors and here."
         )
     return anchors.merged(own)
+
+
+def _batches(tensors: torch.Tensor | Sequence[torch.Tensor] | None) -> tuple[torch.Tensor, ...] | None:
+    if tensors is None:
+        return None
+    return (tensors,) if isinstance(tensors, torch.Tensor) else tuple(tensors)

@@ -15,10 +15,11 @@ from ..anchors import Anchors
 from ..concept import Concept
 from ..concept_images import ConceptImages
 from ..inversion import ClassData, Inversion, InversionConfig, InversionData, Subject
+from ..optimizers import check_optimizer
 from ..run_state import RunStore, digest
 from ..training_loop import TrainingHooks, train
 from ..tuning_config import TuningConfig
-from .class_pictures import ClassPictures, class_prompt, class_sources, make_class_pictures
+from .class_pictures import ClassPictures, class_prompts, class_sources, make_class_pictures
 from .concepts import check_concepts, learned_concept, learned_token, log_equivalent_weights
 from .memory import check_memory
 from .models import require_sd1
@@ -96,23 +97,27 @@ class InversionRun:
         self._tuning = config if isinstance(config, TuningConfig) else None
         self._concepts = check_concepts(clip, config, concepts, anchors)
         self._run_dir = run_dir
-        self._class_sources: tuple[torch.Tensor | ClassPictures, ...] = ()
-        if self._tuning is not None:
-            self._class_sources = class_sources(self._tuning, self._concepts)
-            for index in range(len(self._class_sources)):
-                sentence_tokens(clip, class_prompt(self._tuning, self._concepts, index), "class_prompt")
-        self._store = None
+        self._class_sources = class_sources(config, self._concepts)
+        self._class_tokens = [sentence_tokens(clip, prompt, "class_prompt")
+                              for prompt in class_prompts(config, self._concepts)]  # fmt: skip
+        self._store, done = None, None
         self._models = {} if run_dir is None else model_fingerprint(model, clip, vae)
         if run_dir is not None:
             self._store = RunStore(run_dir, self._fingerprint(), self._summary())
-            self._store.check(config.steps, config.resume)
+            done = self._store.check(config.steps, config.resume)
         if self._tuning is not None:
-            memory = check_memory(model, clip, self._tuning, self._batch_shape())
-            if self._store is not None:
-                self._store.check_room(memory.state_file)
-        if model.patches:
-            logger.warning("%s: the model is patched, by a LoRA for example; the patched one is trained.",
-                           config.node_name)  # fmt: skip
+            check_optimizer(self._tuning.optimizer, model.load_device)
+            # A finished run is only read back.
+            if done != config.steps:
+                memory = check_memory(model, clip, self._tuning, self._batch_shape())
+                if self._store is not None:
+                    self._store.check_room(memory.state_file, continues=done is not None)
+        self._patched = bool(model.patches or model.injections)
+        if self._patched:
+            what = "the patched model is trained, and the result belongs on top of the same patches"
+            if self._tuning is None:
+                what = "the word is learned for the patched model, which is not changed"
+            logger.warning("%s: the model is patched, by a LoRA for example; %s.", config.node_name, what)
 
     def learn(self, finish: Callable[[TrainedWeights], Outcome], on_step: OnStep | None = None) -> Learned[Outcome]:
         """Train to the last step, continuing a saved run where there is one.
@@ -147,7 +152,7 @@ class InversionRun:
                 session.weights.parameters,
                 self._tuning.prior_weight if self._tuning is not None else 0.0,
             )
-            progress = self._progress(session, subjects[0])
+            progress = self._progress(session, clip, subjects[0])
 
             def after_step(steps_done: int, losses: Mapping[str, torch.Tensor]) -> None:
                 if on_step is not None:
@@ -157,7 +162,7 @@ class InversionRun:
             settings = self._config.loop_settings(session.computes_in_float16)
             history = train(task, settings, self._store, TrainingHooks(stop_if_asked, after_step))
             learned = tuple(
-                learned_concept(self._config, concept, subject.token)
+                learned_concept(self._config, concept, subject.token, self._patched)
                 for concept, subject in zip(self._concepts, subjects, strict=True)
             )
             return Learned(learned, history, finish(session.weights))
@@ -171,37 +176,34 @@ class InversionRun:
     ) -> list[Subject]:
         subjects = []
         for index, (concept, (latents, masks)) in enumerate(zip(self._concepts, photos, strict=True)):
-            sentences = (*self._config.sentences, self._config.preview_prompt)
-            encoder = TemplateEncoder(clip, sentences, concept.num_vectors, concept.superclass)
+            encoder = TemplateEncoder(clip, self._config.sentences, concept.num_vectors, concept.superclass)
             pictures = None
             if classes:
-                context = self._class_context(clip, index).to(session.device)
+                with torch.no_grad():
+                    context = encode_tokens(clip, self._class_tokens[index]).to(session.device)
                 pictures = ClassData(classes[index].to(session.device), context)
             token = learned_token(self._clip, self._config, concept, session.device)
             data = InversionData(latents.to(session.device), None if masks is None else masks.to(session.device))
             subjects.append(Subject(token, data, _to_device(encoder, session.device), pictures))
         return subjects
 
-    def _progress(self, session: DiffusionSession, subject: Subject) -> TrainingProgress:
-        config = self._config
+    def _progress(self, session: DiffusionSession, clip: CLIP, subject: Subject) -> TrainingProgress:
+        config, concept = self._config, self._concepts[0]
         if not config.preview_every:
             return TrainingProgress(config.steps)
         # The session's own model, whose trained weights the pictures show.
         latent_shape = tuple(subject.data.latents.shape[1:])
         sampler = PreviewSampler(session.model, self._clip, self._vae, latent_shape, config.seed)
+        encoder = TemplateEncoder(clip, [config.preview_prompt], concept.num_vectors, concept.superclass)
 
         def preview() -> Image.Image:
             with torch.no_grad():
-                context = subject.encode(len(config.sentences), subject.token.vectors)
+                # Those of the last step are from before its update.
+                session.weights.place_casts()
+                context = encoder(0, subject.token.vectors)
             return sampler.render(context)
 
         return TrainingProgress(config.steps, config.preview_every, preview)
-
-    def _class_context(self, clip: CLIP, index: int) -> torch.Tensor:
-        assert self._tuning is not None
-        tokens = sentence_tokens(clip, class_prompt(self._tuning, self._concepts, index), "class_prompt")
-        with torch.no_grad():
-            return encode_tokens(clip, tokens)
 
     def _class_pixels(self) -> list[torch.Tensor]:
         folder = None if self._run_dir is None else self._run_dir / _CLASS_FOLDER

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
+import torch
 
-from ..optimizers import check_optimizer
-from ..training_memory import MemoryEstimate, estimate_memory
+from .. import logger
+from ..training_memory import MemoryEstimate, activation_bytes, estimate_memory
 from ..tuning_config import TuningConfig
-from .training_session import activation_bytes
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check_memory(model: ModelPatcher, clip: CLIP, config: TuningConfig, batch_shape: tuple[int, ...]) -> MemoryEstimate:
-    """Refuse a training that cannot fit beside the model; the models are loaded for it.
+    """Log what a training will need beside the model, and refuse it where it cannot fit; the models are loaded for it.
 
     Parameters
     ----------
@@ -35,7 +35,6 @@ def check_memory(model: ModelPatcher, clip: CLIP, config: TuningConfig, batch_sh
     UserError
     """
     device, optimizer, checkpointing = model.load_device, config.optimizer, config.gradient_checkpointing
-    check_optimizer(optimizer, device)
     comfy.model_management.load_models_gpu([model, clip.patcher], force_full_load=True)
     compute = model.model.get_dtype_inference()
     sizes, frozen = [0], 0
@@ -44,9 +43,15 @@ def check_memory(model: ModelPatcher, clip: CLIP, config: TuningConfig, batch_sh
             sizes.append(parameter.numel())
         elif parameter.dtype != compute:
             frozen += parameter.numel() * compute.itemsize
-    activations = activation_bytes(model, batch_shape, checkpointing)
+    # The text encoder computes in float32 while it passes gradients on.
+    frozen += sum(parameter.numel() * torch.float32.itemsize
+                  for parameter in clip.cond_stage_model.parameters() if parameter.dtype != torch.float32)  # fmt: skip
+    activations = activation_bytes(batch_shape, compute.itemsize, checkpointing)
     estimate = estimate_memory(sum(sizes), max(sizes), optimizer, compute.itemsize, frozen, activations)
-    estimate.check(_available(model, clip), str(device), _cures(optimizer, checkpointing, batch_shape[0]))
+    free = _available(model, clip)
+    estimate.check(free, str(device), _cures(optimizer, checkpointing, batch_shape[0]))
+    logger.info("%s needs about %s beside the models; %.1f GB are free on %s.",
+                config.node_name, estimate.description, free / 1e9, device)  # fmt: skip
     return estimate
 
 

@@ -160,6 +160,8 @@ class TemplateEncoder:
     num_vectors : int
     superclass : str
         What stands for ``{class}`` in the templates.
+    input_name : str
+        The input to be named when a template is wrong.
 
     Raises
     ------
@@ -167,19 +169,26 @@ class TemplateEncoder:
         When a template does not fit into the 77 positions.
     """
 
-    def __init__(self, clip: CLIP, templates: Sequence[str], num_vectors: int, superclass: str) -> None:
+    def __init__(
+        self,
+        clip: CLIP,
+        templates: Sequence[str],
+        num_vectors: int,
+        superclass: str,
+        input_name: str = "custom_templates",
+    ) -> None:
         self._clip = clip
         _, tokenizer = sd1_text_parts(clip)
         self._sentences: list[tuple[list[int], list[int]]] = []
         for template in templates:
-            before, after = split_template(with_class(template, superclass))
+            before, after = split_template(with_class(template, superclass), input_name)
             head = [tokenizer.start_token, *word_token_ids(clip, before)]
             tail = [*word_token_ids(clip, after), tokenizer.end_token]
             room = tokenizer.max_length - len(head) - len(tail) - num_vectors
             if room < 0:
                 raise UserError(
-                    f"The template {template!r} with {num_vectors} vectors is {-room} tokens too long; "
-                    "shorten it or lower num_vectors."
+                    f"{input_name}: {template!r} with {num_vectors} vectors is {-room} tokens too long for the text "
+                    "encoder; take a shorter sentence or lower num_vectors."
                 )
             self._sentences.append((head, tail + [tokenizer.pad_token] * room))
 

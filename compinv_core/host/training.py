@@ -11,9 +11,9 @@ import torch
 
 from ..anchors import Anchors
 from ..concept import Concept
-from ..concept_images import ConceptImages
 from ..embedding_file import check_replaceable, write_concept
 from ..inversion_config import InversionConfig
+from .concepts import concept_images
 from .inversion_run import InversionRun, OnStep
 
 if TYPE_CHECKING:
@@ -83,46 +83,10 @@ def train_concept(
         One sentence on the input that is wrong, before the training starts.
     """
     if embedding_path is not None:
-        check_replaceable(embedding_path)
+        check_replaceable(embedding_path, config.method)
     run = InversionRun(model, clip, vae, config, [concept_images(config, images, mask)], anchors, run_dir)
     learned = run.learn(lambda weights: None, on_step)
     (concept,) = learned.concepts
     if embedding_path is not None:
         write_concept(concept, embedding_path)
     return TrainingResult(concept, learned.history["loss"], learned.history)
-
-
-def concept_images(
-    config: InversionConfig,
-    images: torch.Tensor | Sequence[torch.Tensor],
-    mask: torch.Tensor | Sequence[torch.Tensor] | None,
-    class_images: torch.Tensor | Sequence[torch.Tensor] | None = None,
-) -> ConceptImages:
-    """Join the concept that a training's settings name with its photos.
-
-    Parameters
-    ----------
-    config : InversionConfig
-    images : Tensor (n, H, W, 3) or a sequence of such batches
-    mask : Tensor (n, H, W) or a sequence, optional
-    class_images : Tensor (m, H, W, 3) or a sequence, optional
-
-    Returns
-    -------
-    ConceptImages
-    """
-    return ConceptImages(
-        _batches(images) or (),
-        config.name,
-        config.superclass,
-        config.init_word,
-        config.num_vectors,
-        _batches(mask),
-        class_images=_batches(class_images),
-    )
-
-
-def _batches(tensors: torch.Tensor | Sequence[torch.Tensor] | None) -> tuple[torch.Tensor, ...] | None:
-    if tensors is None:
-        return None
-    return (tensors,) if isinstance(tensors, torch.Tensor) else tuple(tensors)

@@ -15,6 +15,7 @@ import comfy.model_sampling
 import torch
 
 from ..errors import UserError
+from ..training_memory import activation_bytes
 from .checkpointing import gradient_checkpointing
 from .inference import normalise_parameters, pytorch_attention_override
 from .models import resident
@@ -23,11 +24,6 @@ from .trained_weights import TrainedWeights, trained_weights
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.sd import CLIP
-
-# Saved activations of a training step against the host's estimate for one evaluation.
-_ACTIVATION_FACTOR = 4.0
-# What is left of them with gradient checkpointing.
-_CHECKPOINTED_SHARE = 0.25
 
 
 class DiffusionSession:
@@ -164,7 +160,7 @@ def training_session(
     model : ModelPatcher
     clip : CLIP
     latent_shape : tuple of int
-        (batch, channels, h, w) of a step, for the host's memory estimate.
+        (batch, channels, h, w) of a step, for which the host makes room.
     trains_weight : callable (name of a parameter) -> bool
         Which weights of the diffusion network are trained; none by default.
     checkpointing : bool
@@ -178,7 +174,7 @@ def training_session(
     """
     with torch.inference_mode(False), torch.enable_grad():
         model, clip = resident(model), _resident_clip(clip)
-        memory = int(activation_bytes(model, latent_shape, checkpointing))
+        memory = int(activation_bytes(latent_shape, model.model.get_dtype_inference().itemsize, checkpointing))
         comfy.model_management.load_models_gpu([model, clip.patcher], memory_required=memory, force_full_load=True)
         normalise_parameters(model.model)
         normalise_parameters(clip.cond_stage_model)
@@ -195,25 +191,6 @@ def training_session(
                 yield DiffusionSession(model, weights), clip
         finally:
             comfy.model_management.in_training = before
-
-
-def activation_bytes(model: ModelPatcher, latent_shape: tuple[int, ...], checkpointing: bool = False) -> float:
-    """Return about how much memory the saved activations of a step take.
-
-    Parameters
-    ----------
-    model : ModelPatcher
-    latent_shape : tuple of int
-        (batch, channels, h, w) of a step.
-    checkpointing : bool
-
-    Returns
-    -------
-    float
-        Bytes.
-    """
-    factor = _ACTIVATION_FACTOR * (_CHECKPOINTED_SHARE if checkpointing else 1.0)
-    return model.model.memory_required(list(latent_shape)) * factor
 
 
 def _resident_clip(clip: CLIP) -> CLIP:

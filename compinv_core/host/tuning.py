@@ -15,9 +15,9 @@ from ..concept_images import ConceptImages
 from ..embedding_file import check_replaceable, write_concept
 from ..lora_file import NETWORK_PREFIX, check_lora_replaceable, full_difference_lora, low_rank_lora, write_lora
 from ..tuning_config import CustomDiffusionConfig, DreamBoothConfig, TuningConfig
+from .concepts import concept_images
 from .inversion_run import InversionRun, Learned, OnStep
 from .trained_weights import TrainedWeights
-from .training import concept_images
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -117,9 +117,10 @@ def train_custom_diffusion(
     learned = run.learn(TrainedWeights.differences, on_step)
     lora = full_difference_lora(learned.outcome)
     patches = {_network_key(name): ("diff", (difference,)) for name, difference in learned.outcome.items()}
-    _write_embeddings(learned, embedding_folder)
+    # The large file first: where there is no room for it, the earlier pair of files stays whole.
     if lora_path is not None:
         write_lora(lora, lora_path, learned.concepts[0].metadata)
+    _write_embeddings(learned, embedding_folder)
     return _result(model, patches, learned, lora)
 
 
@@ -185,7 +186,7 @@ def _prepared(
     concepts = [first, *(more_concepts.chain() if more_concepts else ())]
     if embedding_folder is not None:
         for concept in concepts:
-            check_replaceable(_embedding_path(embedding_folder, concept.name))
+            check_replaceable(_embedding_path(embedding_folder, concept.name), config.method)
     return InversionRun(*host_objects, config, concepts, anchors, run_dir)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -120,15 +121,17 @@ def test_the_lora_gives_the_trained_model_by_the_stock_loader(loaded: Loaded, tu
 
 
 def test_a_finished_training_is_read_back_without_a_step(
-    loaded: Loaded, anchors: Any, tuned: tuple[str, Any, Path]
+    loaded: Loaded, anchors: Any, tuned: tuple[str, Any, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     method, result, folder = tuned
     steps: list[int] = []
-    again = tune(
-        loaded, short_tuning(method), anchors=anchors, run_dir=folder / "run",
-        on_step=lambda step, losses: steps.append(step),
-    )  # fmt: skip
-    assert not steps
+    # A preview prompt without {} is not read, since there are no previews.
+    config = short_tuning(method, preview_prompt="a photo")
+    with caplog.at_level(logging.INFO, "compinv"):
+        again = tune(
+            loaded, config, anchors=anchors, run_dir=folder / "run", on_step=lambda step, losses: steps.append(step)
+        )
+    assert not steps and "needs about" not in caplog.text
     assert torch.equal(again.concepts[0].vectors, result.concepts[0].vectors)
     theirs, ours = weights_of(again.model, loaded), weights_of(result.model, loaded)
     assert all(torch.equal(theirs[name], ours[name]) for name in ours)
@@ -238,7 +241,8 @@ def test_a_model_patched_by_a_lora_is_trained_as_it_is(
     patched.add_patches({key: ("diff", (torch.full((320, 768), 0.01),))})
     before = weights_of(patched, loaded)
     result = tune((patched, clip, vae), short_tuning("custom_diffusion", prior_weight=0.0))
-    assert "the patched one is trained" in caplog.text
+    assert "the patched model is trained, and the result belongs on top of the same patches" in caplog.text
+    assert result.concepts[0].metadata["model_patched"] == "True"
     name = key.removeprefix("diffusion_model.")
     change = weights_of(result.model, loaded)[name].float() - before[name].float()
     assert 0 < change.abs().max() < 0.005

@@ -107,6 +107,9 @@ def test_a_finished_run_is_returned_and_can_be_made_longer(tmp_path: Path, unint
     again = NoisyRegression()
     train(again, LoopSettings(steps=12, seed=3), a_store(tmp_path))
     assert again.calls == 0 and again.equals(first)
+    store = a_store(tmp_path)
+    assert [store.check(steps, resume=True) for steps in (12, 30, 5)] == [12, 12, None]
+    assert store.check(12, resume=False) is None
     longer = NoisyRegression()
     assert train(longer, LoopSettings(steps=30, seed=3), a_store(tmp_path)) == uninterrupted[1]
     assert longer.calls == 18 and longer.equals(uninterrupted[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from compinv_core.atomic_file import replacing
 from compinv_core.concept_images import ConceptImages
 from compinv_core.errors import UserError
 from compinv_core.optimizers import check_optimizer, make_optimizer
-from compinv_core.run_state import RunStore
+from compinv_core.run_state import PREVIOUS_FILE, STATE_FILE, RunStore
 from compinv_core.training_memory import estimate_memory
 from compinv_core.tuning_config import CustomDiffusionConfig, DreamBoothConfig
 
@@ -103,9 +104,27 @@ def test_adafactor_factors_its_states_and_has_the_rate_given() -> None:
 
 def test_a_state_that_cannot_fit_is_refused(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "runs" / "x", {}, {})
-    store.check_room(1e3)
+    store.check_room(1e3, continues=False)
     with pytest.raises(UserError, match=r"needs 2000000\.0 GB, but \d+\.\d GB are free"):
-        store.check_room(1e15)
+        store.check_room(1e15, continues=False)
+
+
+def test_only_what_is_replaced_makes_room(tmp_path: Path) -> None:
+    store, size = RunStore(tmp_path, {}, {}), 10**15
+
+    def needed(continues: bool) -> float:
+        with pytest.raises(UserError, match="are free") as refused:
+            store.check_room(size, continues)
+        return float(re.search(r"needs (\d+)", str(refused.value))[1]) * 1e9  # type: ignore[index]
+
+    # Files with a hole: large to look at, nothing on the disk.
+    for name, length in ((PREVIOUS_FILE, 10**12), (STATE_FILE, 3 * 10**12)):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(length)
+        if name == PREVIOUS_FILE:
+            assert needed(continues=False) == 2 * size
+    assert needed(continues=True) == 2 * size - 3 * 10**12
+    assert needed(continues=False) == 2 * size - 10**12
 
 
 def test_a_full_disk_gets_a_sentence_and_keeps_the_old_file(tmp_path: Path) -> None:
