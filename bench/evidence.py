@@ -37,7 +37,7 @@ from miniworld.laboratory import Laboratory
 from miniworld.recipe import GUIDANCE, INVERSION, TUNING
 
 from .evidence_jobs import DRAWN, EXPERIMENTS, PHOTOS, TEXTUAL_INVERSION, Job, concept_name, part_of
-from .evidence_tables import read_rows, table
+from .evidence_tables import paired_differences, read_rows, table
 
 log = logging.getLogger("compinv.evidence")
 
@@ -138,7 +138,11 @@ def main() -> None:
             with torch.random.fork_rng(devices=[]):
                 carry_out(laboratory, part_of(jobs, *map(int, options.part.split("/"))), folder)
     for name in options.experiments:
-        print(f"\n### {name}\n\n{table(folder / f'{name}.jsonl')}")
+        order = [job.cell for job in EXPERIMENTS[name]()]
+        print(f"\n### {name}\n\n{table(folder / f'{name}.jsonl', order)}")
+        if name == "predicted":
+            differences = paired_differences(folder / f"{name}.jsonl", folder / f"{TEXTUAL_INVERSION}.jsonl")
+            print(f"\nPredicted against drawn boxes, all there:\n{differences}")
 
 
 if __name__ == "__main__":

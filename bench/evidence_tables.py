@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +49,47 @@ def measured(clusters: Collection[list[Judgement]], value: Value) -> str:
     return text if total == sum(map(len, clusters)) else f"{text} ({total})"
 
 
-def table(file: Path) -> str:
-    """The cells of one experiment as a Markdown table."""
-    cells: dict[str, dict[tuple[str, ...], list[Judgement]]] = defaultdict(lambda: defaultdict(list))
+def table(file: Path, order: Iterable[str] = ()) -> str:
+    """The cells of one experiment as a Markdown table, in the given order whatever was done first."""
+    cells: dict[str, dict[tuple[str, ...], list[Judgement]]] = {cell: defaultdict(list) for cell in order}
     for entry in read_rows(file):
         job = entry["job"]
         # Pictures of pretrained nouns depend on nothing in common.
         learned = job["settings"] or [job["other"], job["seed"]]
-        cells[job["cell"]][job["instance"], json.dumps(learned)] += [Judgement(**row) for row in entry["rows"]]
+        words = cells.setdefault(job["cell"], defaultdict(list))
+        words[job["instance"], json.dumps(learned)] += [Judgement(**row) for row in entry["rows"]]
     lines = [f"| cell | n | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
     for cell, words in cells.items():
+        if not words:
+            continue
         clusters = list(words.values())
         columns = " | ".join(measured(clusters, value) for value in COLUMNS.values())
         lines.append(f"| {cell} | {sum(map(len, clusters))} | {columns} |")
     return "\n".join(lines)
+
+
+def paired_differences(file: Path, reference: Path) -> str:
+    """By how much more often all is there than in another experiment's pictures of the same words, pairs and seeds.
+
+    One line for each cell that both have: mean difference with its 95 % bootstrap interval over learned words.
+    """
+    there: dict[tuple[str, ...], list[float]] = {}
+    for entry in read_rows(reference):
+        there[_picture(entry["job"])] = [float(Judgement(**row).both) for row in entry["rows"]]
+    cells: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for entry in read_rows(file):
+        job = entry["job"]
+        if before := there.get(_picture(job)):
+            after = [float(Judgement(**row).both) for row in entry["rows"]]
+            word = json.dumps([job["instance"], job["settings"]])
+            cells[job["cell"]][word] += [b - a for a, b in zip(before, after, strict=True)]
+    lines = []
+    for cell, words in cells.items():
+        low, high = interval(list(words.values()))
+        values = [value for differences in words.values() for value in differences]
+        lines.append(f"{cell}: {sum(values) / len(values):+.2f} [{low:+.2f}, {high:+.2f}], n = {len(values)}")
+    return "\n".join(lines)
+
+
+def _picture(job: dict[str, Any]) -> tuple[str, ...]:
+    return job["cell"], job["instance"], job["other"], str(job["seed"])

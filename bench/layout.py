@@ -13,13 +13,13 @@ import argparse
 import json
 import logging
 import statistics
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from miniworld.checkpoint import WEIGHTS
+from miniworld.checkpoint import CHECKPOINT_NAME, WEIGHTS
 from miniworld.drawing import NOUNS
 from miniworld.judge_detector import JudgeDetector
 from miniworld.laboratory import Laboratory
@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tier", choices=TIERS, default="lite")
     parser.add_argument("--folder", type=Path, default=Path("bench-output/layout"))
-    parser.add_argument("--detector", choices=("judge", "yolo", "detr"), default="judge")
+    parser.add_argument("--detector", choices=("detr", "yolo", "judge"), default="detr")
     parser.add_argument("--threshold", type=float, help="least score of a found noun; by default the detector's own")
     parser.add_argument("--bfloat16", action="store_true", help="multiply in bfloat16 in the diffusion network")
     parser.add_argument("--ship", action="store_true", help="write the predictor to miniworld/weights")
@@ -55,14 +55,11 @@ def main() -> None:
     runs = [train(laboratory, dataset, tier["epochs"], seed) for seed in range(tier["splits"])]
     report(options, dataset, runs, usual_heights(laboratory, runs[0][0]))
     if options.ship:
-        from compinv_core.layout_predictor_file import write_predictor
-
-        write_predictor(runs[0][0], SHIPPED)
-        print(f"Wrote {SHIPPED} ({SHIPPED.stat().st_size / 1e6:.2f} MB)")
+        ship(laboratory, runs[0][0])
 
 
 def load_detector(kind: str, threshold: float | None, folder: Path) -> Any:
-    """The judge, or one of the detectors trained on the miniature world."""
+    """One of the detectors trained on the miniature world, or its judge."""
     if kind == "judge":
         return JudgeDetector() if threshold is None else JudgeDetector(threshold)
     if kind == "yolo":
@@ -143,6 +140,19 @@ def report(options: argparse.Namespace, dataset: Any, runs: list[tuple[Any, Any]
     }
     path = options.folder / f"{options.tier}-{options.detector}.json"
     path.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def ship(laboratory: Laboratory, predictor: Any) -> None:
+    """Write a predictor for the text encoder that a person loads; the laboratory's lacks layers that do nothing."""
+    import comfy.sd
+
+    from compinv_core.host.training_inputs import text_encoder_fingerprint
+    from compinv_core.layout_predictor_file import write_predictor
+
+    checkpoint = laboratory.base / "models" / "checkpoints" / CHECKPOINT_NAME
+    _, clip, _, _ = comfy.sd.load_checkpoint_guess_config(str(checkpoint), output_vae=False, output_model=False)
+    write_predictor(replace(predictor, text_encoder=text_encoder_fingerprint(clip)), SHIPPED)
+    print(f"Wrote {SHIPPED} ({SHIPPED.stat().st_size / 1e6:.2f} MB)")
 
 
 def usual_heights(laboratory: Laboratory, predictor: Any) -> dict[str, float]:

@@ -32,7 +32,8 @@ def test_every_cell_sees_the_same_pairs_and_seeds(method, jobs):
     cells = {}
     for job in jobs(method):
         cells.setdefault(job.cell, []).append((job.instance, job.other, job.seed, job.count))
-    assert len(cells) == 5 if method == "textual inversion" and jobs is evidence_jobs.method_jobs else 4
+    with_nouns = method == "textual inversion" and jobs is evidence_jobs.method_jobs
+    assert len(cells) == (5 if with_nouns else 4)
     assert len(set(map(tuple, cells.values()))) == 1
     assert sum(count for *_, count in cells["+ both"]) >= 100
 
@@ -68,6 +69,20 @@ def test_table_counts_only_what_can_be_counted(tmp_path):
     assert cells[:2] == [job.cell, "2"]
     assert [cell.split()[0] for cell in cells[2:]] == ["1.00", "0.50", "0.50", "0.75", "0.30", "0.50"]
     assert cells[-1].endswith("(1)")
+
+
+def test_differences_are_between_the_same_pictures(tmp_path):
+    files = []
+    for boxes, present in (("drawn", (True, True, False)), ("predicted", (True, False, False))):
+        rows = []
+        for seed, there in enumerate(present):
+            job = {"cell": "+ both", "instance": "my-cat", "other": "boat", "seed": seed, "boxes": boxes}
+            judged = Judgement(0.9, 0.9 if there else 0.1, 0, None)
+            rows.append(json.dumps({"job": {**job, "settings": {"seed": 0}}, "rows": [asdict(judged)]}))
+        files.append(tmp_path / f"{boxes}.jsonl")
+        # The order in which jobs were done does not matter.
+        files[-1].write_text("\n".join(rows[::-1] if boxes == "drawn" else rows) + "\n")
+    assert evidence_tables.paired_differences(files[1], files[0]) == "+ both: -0.33 [-0.33, -0.33], n = 3"
 
 
 @pytest.mark.parametrize(("row", "there"), [(Judgement(0.9, None, 0, 0), True), (Judgement(0.9, 0.2, 0, 0), False)])
