@@ -7,16 +7,17 @@ from pathlib import Path
 
 from PIL import Image
 
+from bench.evidence_jobs import INVERSION_SEEDS
 from miniworld.instances import REPORTING, photos
 from miniworld.scenes import SIDE
 
 COLUMNS = 6
 
 
-def kept(folder: Path, experiment: str, cell: str, instance: str) -> list[Image.Image]:
+def kept(folder: Path, experiment: str, cell: str, instance: str, columns: int = COLUMNS) -> list[Image.Image]:
     """Some pictures of a cell, spread evenly over those that are there."""
     files = sorted((folder / "pictures" / experiment / cell).glob(f"{instance} *.png"))
-    return [Image.open(file) for file in files[:: max(1, len(files) // COLUMNS)][:COLUMNS]]
+    return [Image.open(file) for file in files[:: max(1, len(files) // columns)][:columns]]
 
 
 def joined(rows: list[list[Image.Image]]) -> Image.Image:
@@ -41,6 +42,11 @@ def main() -> None:
         alone.append(shown)
         for cell in ("textual inversion", "+ semantic", "+ spatial", "+ both"):
             composed.append(kept(options.folder, "textual inversion", cell, thing.name))
+    two_own = []
+    for method in INVERSION_SEEDS:
+        for cell in (method, "+ both"):
+            two_own.append(kept(options.folder, f"{method}, two own things", cell, "*", 2 * COLUMNS))
+    joined(two_own).save(options.target / "two-own.png")
     joined(alone).save(options.target / "learned.png")
     joined(composed).save(options.target / "composed.png")
 
