@@ -5,16 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..compinv_core.concept import check_name
+from ..compinv_core.host.collection_config import DEFAULT_TEMPLATE, SAMPLERS, SCHEDULERS, CollectionConfig
 from ..compinv_core.host.folders import layout_dataset_folder
-from ..compinv_core.host.layout_collection import (
-    DEFAULT_TEMPLATE,
-    NODE_NAME,
-    SAMPLERS,
-    SCHEDULERS,
-    CollectionConfig,
-    collect_layouts,
-    data_set_fingerprint,
-)
+from ..compinv_core.host.layout_collection import NODE_NAME, collect_layouts, data_set_fingerprint
 from . import sockets
 
 

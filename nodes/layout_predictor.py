@@ -5,10 +5,14 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..compinv_core.bounding_boxes import layout_to_bounding_boxes
-from ..compinv_core.concept import check_name
 from ..compinv_core.host.folders import layout_predictor_path, report_folder
 from ..compinv_core.host.layout_prediction import PREDICT_NODE, TRAIN_NODE, predict_layout, train_predictor
-from ..compinv_core.host.predictor_choice import chosen_predictor, predictor_fingerprint, predictor_names
+from ..compinv_core.host.predictor_choice import (
+    check_predictor_name,
+    chosen_predictor,
+    predictor_fingerprint,
+    predictor_names,
+)
 from ..compinv_core.host.progress import TrainingProgress, stop_if_asked
 from ..compinv_core.layout import parse_phrases
 from ..compinv_core.layout_drawing import draw_layout
@@ -139,7 +143,7 @@ class SaveLayoutPredictor(io.ComfyNode):
 
     @classmethod
     def execute(cls, predictor, filename: str) -> io.NodeOutput:
-        name = check_name(filename if filename.strip() else predictor.name, "filename")
+        name = check_predictor_name(filename if filename.strip() else predictor.name)
         write_predictor(predictor, layout_predictor_path(name))
         return io.NodeOutput(ui=ui.PreviewText(f"Choose {name} in Load Layout Predictor."))
 
@@ -209,7 +213,8 @@ class PredictLayout(io.ComfyNode):
                     min=16,
                     max=16384,
                     step=8,
-                    tooltip="Width of the picture in pixels, 16 to 16384. The paper: 512.",
+                    tooltip="Width of the picture in pixels, 16 to 16384; the same as on Create Bounding Boxes, if "
+                    "that follows. The paper: 512.",
                 ),
                 io.Int.Input(
                     "height",
@@ -217,7 +222,8 @@ class PredictLayout(io.ComfyNode):
                     min=16,
                     max=16384,
                     step=8,
-                    tooltip="Height of the picture in pixels, 16 to 16384. The paper: 512.",
+                    tooltip="Height of the picture in pixels, 16 to 16384; the same as on Create Bounding Boxes, if "
+                    "that follows. The paper: 512.",
                 ),
             ],
             outputs=[

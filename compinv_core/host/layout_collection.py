@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
 import comfy.sample
-import comfy.samplers
 import comfy.utils
 import torch
 from PIL import Image
@@ -17,12 +16,13 @@ from PIL import Image
 from .. import logger
 from ..anchors import Anchors
 from ..atomic_file import replacing
-from ..checks import check_choice, check_range
 from ..detections import Detection, Detector, require_labels
 from ..errors import UserError
+from ..layout import fold_case
 from ..layout_dataset import ANNOTATIONS_FILE, LayoutDataset
 from ..layout_plan import PlannedImage, batches, choose_pairs, plan_images
 from ..layout_store import LayoutStore
+from .collection_config import PIXELS_PER_CELL, CollectionConfig
 from .models import require_sd1
 from .training_inputs import check_autoencoder, model_fingerprint
 
@@ -31,85 +31,16 @@ if TYPE_CHECKING:
     from comfy.sd import CLIP, VAE
 
 NODE_NAME = "Collect Layouts"
-DEFAULT_TEMPLATE = "a photo of a {} and a {}"
-SAMPLERS: tuple[str, ...] = tuple(comfy.samplers.KSampler.SAMPLERS)
-SCHEDULERS: tuple[str, ...] = tuple(comfy.samplers.KSampler.SCHEDULERS)
-
-_PIXELS_PER_CELL = 8
 _PREVIEW_PIXELS = 512
 
-
-@dataclass(frozen=True)
-class CollectionConfig:
-    """What to paint, and how.
-
-    Attributes
-    ----------
-    pairs : int
-        Different pairs of nouns; all there are, where there are fewer.
-    images_per_pair : int
-        Every second one has the nouns swapped.
-    steps, cfg, sampler_name, scheduler
-        Of the host's sampler.
-    width, height : int
-        Pixels, multiples of 8.
-    seed : int
-        Of the choice of pairs and of all pictures.
-    batch_size : int
-        Pictures painted at once.
-    template : str
-        The prompt, with ``{}`` in the places of the two nouns.
-    """
-
-    pairs: int
-    images_per_pair: int
-    steps: int
-    cfg: float
-    sampler_name: str
-    scheduler: str
-    width: int
-    height: int
-    seed: int
-    batch_size: int = 4
-    template: str = DEFAULT_TEMPLATE
-
-    def check(self) -> None:
-        """Refuse values out of their range.
-
-        Raises
-        ------
-        UserError
-        """
-        for name in ("pairs", "images_per_pair", "steps", "batch_size"):
-            check_range(name, getattr(self, name), 1)
-        check_choice("sampler_name", self.sampler_name, SAMPLERS)
-        check_choice("scheduler", self.scheduler, SCHEDULERS)
-        for name in ("width", "height"):
-            if getattr(self, name) < 64 or getattr(self, name) % _PIXELS_PER_CELL:
-                raise UserError(f"{name} is {getattr(self, name)}; give a multiple of {_PIXELS_PER_CELL}, at least 64.")
-        check_template(self.template)
-
-
-def check_template(template: str) -> None:
-    """Refuse a prompt that does not hold the places of exactly two nouns.
-
-    Parameters
-    ----------
-    template : str
-
-    Raises
-    ------
-    UserError
-    """
-    if template.count("{}") != 2 or template.replace("{}", "").count("{") or template.replace("{}", "").count("}"):
-        raise UserError(
-            f'template is "{template}"; write {{}} exactly twice, in the places of the two nouns, as in '
-            f'"{DEFAULT_TEMPLATE}".'
-        )
+# By folder: its state after this process filled it, and its fingerprint before.
+_collected: dict[Path, tuple[str, str]] = {}
 
 
 def data_set_fingerprint(folder: Path) -> str:
-    """Return a text that changes when the data set in a folder does.
+    """Return a text that changes when the data set in a folder is changed by anything but `collect_layouts` here.
+
+    What the host keeps of a collection, and of the training behind it, then stays valid after the collection itself.
 
     Parameters
     ----------
@@ -120,6 +51,15 @@ def data_set_fingerprint(folder: Path) -> str:
     -------
     str
     """
+    state = _folder_state(folder)
+    after, fingerprint = _collected.get(folder, ("", ""))
+    if state == after:
+        return fingerprint
+    # A folder that was deleted is to be filled again.
+    return state or f"deleted after {after}"
+
+
+def _folder_state(folder: Path) -> str:
     path = folder / ANNOTATIONS_FILE
     if not path.is_file():
         return ""
@@ -170,6 +110,7 @@ def collect_layouts(
     labels = _labels(vocabulary, detector)
     pairs = choose_pairs(tuple(labels), config.pairs, config.seed)
     store = LayoutStore(folder, _settings(model, clip, vae, detector, config, labels, pairs))
+    fingerprint = data_set_fingerprint(folder)
     plan = plan_images(pairs, config.images_per_pair, config.seed)
     missing = store.missing(plan)
     if missing:
@@ -186,6 +127,7 @@ def collect_layouts(
         for preview in previews:
             done += 1
             bar.update_absolute(done, len(plan), ("JPEG", preview, _PREVIEW_PIXELS))
+    _collected[folder] = (_folder_state(folder), fingerprint)
     dataset = store.dataset()
     logger.info(
         "%s: %d pictures of %d pairs, both nouns found in %d of them.",
@@ -198,17 +140,35 @@ def collect_layouts(
 
 
 def _labels(vocabulary: Anchors, detector: Detector) -> dict[str, str]:
-    """Map the nouns that the detector knows to its labels; at least two."""
-    labels = require_labels(vocabulary.words, detector)
+    """Map the nouns that the detector knows to its labels; at least two, of different labels."""
+    matched = require_labels(vocabulary.words, detector)
+    unknown = [noun for noun in vocabulary.words if noun not in matched]
+    if unknown:
+        logger.warning("%s: the detector does not know %s; left out.", NODE_NAME, ", ".join(unknown))
+    labels = _one_noun_per_label(matched)
     if len(labels) < 2:
         raise UserError(
             f"The detector {detector.name} knows only one noun of the vocabulary ({next(iter(labels))}), and a pair "
             "takes two; choose a `vocabulary` and a `detector` that have more nouns in common."
         )
-    unknown = [noun for noun in vocabulary.words if noun not in labels]
-    if unknown:
-        logger.warning("%s: the detector does not know %s; left out.", NODE_NAME, ", ".join(unknown))
     return labels
+
+
+def _one_noun_per_label(matched: dict[str, str]) -> dict[str, str]:
+    """Leave out nouns of one label ("cat" and "cats") but its own name or else the first.
+
+    One thing in a picture would count as both of them.
+    """
+    nouns: dict[str, str] = {}
+    for noun, label in matched.items():
+        if label not in nouns or fold_case(noun) == fold_case(label):
+            nouns[label] = noun
+    for noun, label in matched.items():
+        if nouns[label] != noun:
+            logger.warning(
+                "%s: %s and %s are the same to the detector; %s is left out.", NODE_NAME, nouns[label], noun, noun
+            )
+    return {noun: label for noun, label in matched.items() if nouns[label] == noun}
 
 
 def _settings(
@@ -243,7 +203,7 @@ class _Painter:
         self._model, self._clip, self._vae, self._config = model, clip, vae, config
         self._negative = self._encode("")
         channels = model.model.latent_format.latent_channels
-        size = (config.height // _PIXELS_PER_CELL, config.width // _PIXELS_PER_CELL)
+        size = (config.height // PIXELS_PER_CELL, config.width // PIXELS_PER_CELL)
         self._latent = torch.zeros(1, channels, *size)
 
     def paint(self, batch: list[PlannedImage]) -> torch.Tensor:

@@ -18,6 +18,7 @@ from ..layout_dataset import LayoutDataset, Pair
 from ..layout_predictor import AnyPredictor, LayoutPredictor, SideBySide, nearest_noun, predict_boxes, require_width
 from ..layout_training import LayoutTrainingConfig, LayoutTrainingResult, train_layout
 from .models import require_sd1
+from .progress import TrainingProgress, stop_if_asked
 from .prompt_spans import content_tokens, find_spans, require_embeddings
 from .text_encoder import load_anchors, token_embeddings
 from .training_inputs import text_encoder_fingerprint
@@ -31,7 +32,7 @@ TRAIN_NODE = "Train Layout Predictor"
 _EMBEDDING = re.compile(r"(?:^|(?<=\s))embedding:\S+")
 
 
-def pair_features(clip: CLIP, nouns: Pair, features: str, template: str) -> torch.Tensor:
+def pair_features(clip: CLIP, nouns: Pair, features: str, template: str, node_name: str = TRAIN_NODE) -> torch.Tensor:
     """Return the token features of two nouns seen as a pair.
 
     Refined features are means over a noun's tokens in the encoded sentence, averaged over the sentences "X and Y" and
@@ -45,6 +46,8 @@ def pair_features(clip: CLIP, nouns: Pair, features: str, template: str) -> torc
     features : {"refined", "raw"}
     template : str
         The sentence, with two ``{}``.
+    node_name : str
+        Opens the sentence when a noun is not found in its own sentence.
 
     Returns
     -------
@@ -53,8 +56,8 @@ def pair_features(clip: CLIP, nouns: Pair, features: str, template: str) -> torc
     """
     if features == "raw":
         return _raw(clip, nouns)
-    one = _refined(clip, nouns, template)
-    other = _refined(clip, (nouns[1], nouns[0]), template)
+    one = _refined(clip, nouns, template, node_name)
+    other = _refined(clip, (nouns[1], nouns[0]), template, node_name)
     return (one + other.flip(0)) / 2
 
 
@@ -99,12 +102,7 @@ def train_predictor(
             f"The data set {dataset.folder.name!r} was painted with another text encoder; connect `clip` to the "
             "checkpoint that Collect Layouts used."
         )
-    features: dict[Pair, torch.Tensor] = {}
-    for row in dataset.annotations:
-        if row.nouns not in features:
-            pair = pair_features(clip, row.nouns, config.features, dataset.template)
-            features[row.nouns], features[row.nouns[1], row.nouns[0]] = pair, pair.flip(0)
-    result = train_layout(dataset.annotations, features, config, after_epoch)
+    result = train_layout(dataset.annotations, _all_features(clip, dataset, config.features), config, after_epoch)
     score = result.scores["predictor"]
     metadata = {
         "detector": dataset.detector,
@@ -182,6 +180,7 @@ def predict_layout(
     nouns = [phrase_noun(clip, phrase, vocabulary) for phrase in phrases]
 
     def features(i: int, j: int) -> tuple[torch.Tensor, torch.Tensor]:
+        stop_if_asked(i)
         first, second = _pair_of(clip, predictor, nouns[i], nouns[j])
         return first, second
 
@@ -234,14 +233,27 @@ def _without_article(words: Sequence[str]) -> Sequence[str]:
     return words[1:] if len(words) > 1 and words[0].lower() in ("a", "an", "the", "one") else words
 
 
+def _all_features(clip: CLIP, dataset: LayoutDataset, kind: str) -> dict[Pair, torch.Tensor]:
+    """Features of every pair of a data set in both orders; many pairs take minutes on a CPU."""
+    found: dict[Pair, torch.Tensor] = {}
+    pairs = {frozenset(row.nouns): row.nouns for row in dataset.annotations}.values()
+    progress = TrainingProgress(len(pairs))
+    for done, (first, second) in enumerate(pairs):
+        stop_if_asked(done)
+        found[first, second] = pair_features(clip, (first, second), kind, dataset.template)
+        found[second, first] = found[first, second].flip(0)
+        progress.update(done + 1)
+    return found
+
+
 def _pair_of(clip: CLIP, predictor: LayoutPredictor, first: str, second: str) -> torch.Tensor:
     """Return features (2, D) of two nouns, which may be the same."""
     if first != second:
-        return pair_features(clip, (first, second), predictor.features, predictor.template)
+        return pair_features(clip, (first, second), predictor.features, predictor.template, PREDICT_NODE)
     # A sentence cannot tell two equal nouns apart, so both take their place beside another noun of the vocabulary.
-    others = [noun for noun in predictor.vocabulary if noun != first]
-    rows = [pair_features(clip, (first, noun), predictor.features, predictor.template)[0] for noun in others[:1]]
-    return torch.stack([rows[0], rows[0]])
+    other = next(noun for noun in predictor.vocabulary if noun != first)
+    row = _pair_of(clip, predictor, first, other)[0]
+    return torch.stack([row, row])
 
 
 def _mean_vector(clip: CLIP, text: str) -> torch.Tensor:
@@ -263,10 +275,10 @@ def _raw(clip: CLIP, nouns: Pair) -> torch.Tensor:
     return torch.stack([load_anchors(clip, [noun]).vectors[0] for noun in nouns])
 
 
-def _refined(clip: CLIP, nouns: Pair, template: str) -> torch.Tensor:
+def _refined(clip: CLIP, nouns: Pair, template: str, node_name: str) -> torch.Tensor:
     """Return the means over each noun's tokens in the encoded sentence, (2, D)."""
     prompt = template.format(*nouns)
-    spans = find_spans(clip, prompt, nouns, TRAIN_NODE)
+    spans = find_spans(clip, prompt, nouns, node_name)
     with torch.inference_mode():
         encoded: Any = clip.encode_from_tokens(clip.tokenize(prompt))
     with torch.inference_mode(False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..concept import check_name
 from ..errors import UserError
 from ..layout_predictor import SIDE_BY_SIDE, AnyPredictor, SideBySide
 from ..layout_predictor_file import read_predictor
@@ -19,6 +20,28 @@ def predictor_names() -> list[str]:
     """
     bundled = [MINIATURE_WORLD] if miniature_predictor_path().is_file() else []
     return [SIDE_BY_SIDE, *bundled, *layout_predictors()]
+
+
+def check_predictor_name(name: str) -> str:
+    """Return a name under which a predictor can be saved and chosen again.
+
+    Parameters
+    ----------
+    name : str
+        As typed.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    UserError
+    """
+    tidy = check_name(name, "filename")
+    if tidy in (SIDE_BY_SIDE, MINIATURE_WORLD):
+        raise UserError(f"filename is {tidy!r}, which is a choice of Load Layout Predictor itself; type another name.")
+    return tidy
 
 
 def chosen_predictor(name: str) -> AnyPredictor:

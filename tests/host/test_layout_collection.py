@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,44 @@ def test_nothing_is_painted_when_all_is_there_and_more_can_be_asked_for(whole: P
         assert np.abs(grown - straight).max() <= 1
 
 
+def test_two_nouns_of_one_label_are_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    words = ("cats", "cat", "dog", "boats", "a boat")
+    dataset = collect(tmp_path / "set", words=words, pairs=10, images_per_pair=1)
+    # The label's own name where it is there, else the first.
+    assert dataset.vocabulary == ("cat", "dog", "boats")
+    assert len(dataset.pairs) == 3
+    assert "cat and cats are the same to the detector; cats is left out" in caplog.text
+    assert "boats and a boat are the same to the detector; a boat is left out" in caplog.text
+
+
+def test_the_fingerprint_changes_with_the_folder_but_not_through_the_collection_itself(tmp_path: Path) -> None:
+    import comfy.model_management
+
+    from compinv_core.host.layout_collection import data_set_fingerprint
+
+    def stop(dataset: Any) -> None:
+        comfy.model_management.interrupt_current_processing()
+
+    folder = tmp_path / "set"
+    first = data_set_fingerprint(folder)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        collect(folder, images_per_pair=2, on_batch=stop)
+    # Not whole yet: the next run must not take an old result.
+    halfway = data_set_fingerprint(folder)
+    assert halfway != first
+    collect(folder, images_per_pair=2)
+    assert data_set_fingerprint(folder) == halfway
+    collect(folder, images_per_pair=4)
+    assert data_set_fingerprint(folder) == halfway
+    (folder / "annotations.json").write_text("{}")
+    assert data_set_fingerprint(folder) not in (first, halfway)
+    shutil.rmtree(folder)
+    deleted = data_set_fingerprint(folder)
+    assert deleted not in (first, halfway)
+    collect(folder, images_per_pair=2)
+    assert data_set_fingerprint(folder) == deleted
+
+
 def test_another_seed_or_detector_is_refused_and_nothing_is_lost(whole: Path) -> None:
     before = contents(whole)
     with pytest.raises(UserError, match="another seed"):
@@ -130,6 +169,7 @@ def test_another_seed_or_detector_is_refused_and_nothing_is_lost(whole: Path) ->
     [
         ({"words": ("car", "house")}, "finds none of the nouns"),
         ({"words": ("cat", "house")}, "only one noun"),
+        ({"words": ("cat", "cats")}, r"only one noun of the vocabulary \(cat\)"),
         ({"template": "a photo of a {}"}, "exactly twice"),
         ({"template": "{} and {} {0}"}, "exactly twice"),
         ({"width": 60}, "multiple of 8"),
@@ -140,5 +180,5 @@ def test_another_seed_or_detector_is_refused_and_nothing_is_lost(whole: Path) ->
 def test_bad_input_gets_a_sentence_before_anything_is_written(tmp_path: Path, options: dict, part: str) -> None:
     with pytest.raises(UserError, match=part) as caught:
         collect(tmp_path / "never", **options)
-    assert str(caught.value).endswith(".")
+    assert str(caught.value).endswith(".") and ". " not in str(caught.value)
     assert not (tmp_path / "never").exists()

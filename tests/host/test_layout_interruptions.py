@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pycocotools.coco import COCO
 
 from support import checkpoints, detector_files
 from support.server import ComfyServer
@@ -86,7 +87,9 @@ def test_killed_and_stopped_collections_go_on(own_server: ComfyServer) -> None:
     whole = recorded(folder)
     # What was there has not been made again, and every number is there once.
     assert after_stop.items() <= whole.items() and sorted(whole) == list(range(1, PAIRS * PER_PAIR + 1))
+    # Nothing half written is left, wherever the kill fell.
     assert len(list((folder / "images").iterdir())) == PAIRS * PER_PAIR
+    assert sorted(path.name for path in folder.iterdir()) == ["annotations.json", "images", "manifest.json"]
     progress = [event["data"] for event in events if event["type"] == "progress" and event["data"]["node"] == "4"]
     assert progress[-1]["value"] == progress[-1]["max"] == PAIRS * PER_PAIR
     assert sum(event["type"] == "preview" for event in events) >= len(whole) - len(after_stop)
@@ -94,9 +97,8 @@ def test_killed_and_stopped_collections_go_on(own_server: ComfyServer) -> None:
 
 
 def check_with_coco_tools(path: Path) -> None:
-    coco = pytest.importorskip("pycocotools.coco")
     with contextlib.redirect_stdout(io.StringIO()):
-        tool = coco.COCO(str(path))
+        tool = COCO(str(path))
     images = tool.loadImgs(tool.getImgIds())
     pairs = Counter(tuple(sorted(image["nouns"])) for image in images)
     assert len(pairs) == PAIRS and set(pairs.values()) == {PER_PAIR}

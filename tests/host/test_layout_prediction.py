@@ -175,8 +175,9 @@ def test_bad_phrases_get_a_sentence(
 
 def test_another_width_and_another_text_encoder(predictor: LayoutPredictor, clip: Any, caplog: Any) -> None:
     narrow = replace(predictor, network=PairNetwork(512).eval())
-    with pytest.raises(UserError, match="512 wide.*768 wide"):
+    with pytest.raises(UserError, match="512 wide.*768 wide; choose a predictor") as caught:
         predict(narrow, clip, "a cat", "a boat")
+    assert ". " not in str(caught.value)
     with caplog.at_level(logging.WARNING, "compinv"):
         predict(replace(predictor, text_encoder="other"), clip, "a cat", "a boat")
     assert "another text encoder" in caplog.text
@@ -186,9 +187,38 @@ def test_bad_data_sets_get_a_sentence(clip: Any, dataset: LayoutDataset) -> None
     from compinv_core.host.layout_prediction import train_predictor
 
     for changes, part in (
-        ({"annotations": ()}, "no picture in which both"),
-        ({"text_encoder": "other"}, "another text encoder"),
-        ({"annotations": dataset.annotations[:1]}, "at least two pairs"),
+        ({"annotations": ()}, "no picture in which both .*; lower .* or collect more in Collect Layouts"),
+        ({"text_encoder": "other"}, "another text encoder; connect `clip` to the checkpoint"),
+        ({"annotations": dataset.annotations[:1]}, "at least two pairs.*; raise `pairs`"),
     ):
-        with pytest.raises(UserError, match=part):
+        with pytest.raises(UserError, match=part) as caught:
             train_predictor(clip, replace(dataset, **changes), LayoutTrainingConfig())
+        assert str(caught.value).endswith(".") and ". " not in str(caught.value)
+
+
+def test_encoding_of_pairs_shows_progress_and_stops(clip: Any, dataset: LayoutDataset) -> None:
+    import comfy.model_management
+    import comfy.utils
+
+    from compinv_core.host.layout_prediction import train_predictor
+
+    shown: list[tuple[int, int]] = []
+
+    def stop_after_two(done: int, total: int, *preview: Any, **more: Any) -> None:
+        shown.append((done, total))
+        if done == 2:
+            comfy.model_management.interrupt_current_processing()
+
+    before = comfy.utils.PROGRESS_BAR_HOOK
+    comfy.utils.set_progress_bar_global_hook(stop_after_two)
+    try:
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            train_predictor(clip, dataset, LayoutTrainingConfig())
+    finally:
+        comfy.utils.set_progress_bar_global_hook(before)
+    assert shown == [(1, 6), (2, 6)]
+
+
+def test_a_sentence_during_prediction_names_that_node(predictor: LayoutPredictor, clip: Any) -> None:
+    with pytest.raises(UserError, match="^Predict Layout: "):
+        predict(replace(predictor, template="{}{}"), clip, "a cat", "a boat")
