@@ -2,6 +2,9 @@
 
 The files of DETR's authors name their ResNet's tensors as `timm` does and so need that package. `transformers` has the
 same ResNet of its own; renaming the tensors gives equal numbers without `timm`.
+
+Of the settings only those that shape the network are kept: others make `transformers` look for a backbone or for code
+on the network.
 """
 
 from __future__ import annotations
@@ -28,7 +31,14 @@ _RESNETS: dict[str, dict[str, Any]] = {
     "resnet50": {"depths": [3, 4, 6, 3], "layer_type": "bottleneck", "hidden_sizes": [256, 512, 1024, 2048]},
     "resnet101": {"depths": [3, 4, 23, 3], "layer_type": "bottleneck", "hidden_sizes": [256, 512, 1024, 2048]},
 }
-_TIMM_SETTINGS = ("backbone", "backbone_kwargs", "backbone_config", "use_timm_backbone", "use_pretrained_backbone")
+_SHAPE = (
+    "d_model", "num_queries", "num_channels", "encoder_layers", "decoder_layers", "encoder_ffn_dim", "decoder_ffn_dim",
+    "encoder_attention_heads", "decoder_attention_heads", "activation_function", "position_embedding_type", "id2label",
+)  # fmt: skip
+_RESNET_SHAPE = (
+    "num_channels", "embedding_size", "hidden_sizes", "depths", "layer_type", "hidden_act", "downsample_in_first_stage",
+    "downsample_in_bottleneck", "out_features", "out_indices",
+)  # fmt: skip
 _BACKBONE_KEY = re.compile(r"(.*backbone\.(?:conv_encoder\.)?model\.)(.*)")
 
 
@@ -39,7 +49,7 @@ class DetrCheckpoint:
     Parameters
     ----------
     settings : dict
-        Of `transformers.DetrConfig`; the backbone is a ResNet of `transformers`.
+        Of `transformers.DetrConfig`, those that shape the network; the backbone is a ResNet of `transformers`.
     processor : dict or None
         Of the image processor; None where the folder has none.
     weights : dict of str to Tensor
@@ -73,34 +83,36 @@ def read_detr_checkpoint(folder: Path) -> DetrCheckpoint:
             f"The model in {folder.name} is of the type {settings.get('model_type')!r}; choose a folder with a DETR."
         )
     processor = _read_json(folder, PROCESSOR_FILE) if (folder / PROCESSOR_FILE).is_file() else None
-    backbone = _timm_backbone(settings)
+    resnet, of_timm = _resnet(settings, folder)
     weights = _read_weights(folder)
-    if backbone is None:
-        return DetrCheckpoint(settings, processor, weights)
-    if backbone not in _RESNETS or settings.get("dilation"):
+    if of_timm:
+        layers = 3 if resnet["layer_type"] == "bottleneck" else 2
+        weights = {_without_timm(key, layers): tensor for key, tensor in weights.items()}
+    shape = {key: settings[key] for key in _SHAPE if key in settings}
+    network = {"use_timm_backbone": False, "use_pretrained_backbone": False, "backbone_config": resnet}
+    return DetrCheckpoint({**shape, **network}, processor, weights)
+
+
+def _resnet(settings: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], bool]:
+    """Settings of the backbone for `transformers`, and whether its tensors have timm's names."""
+    config = settings.get("backbone_config")
+    if isinstance(config, Mapping) and config.get("model_type") == "resnet":
+        return {"model_type": "resnet", **{key: config[key] for key in _RESNET_SHAPE if key in config}}, False
+    if isinstance(config, Mapping):
+        of_timm = config.get("model_type") == "timm_backbone"
+        name = config.get("backbone") if of_timm else config.get("model_type")
+    else:
+        # Older files leave out what was the default then.
+        of_timm, name = bool(settings.get("use_timm_backbone", True)), settings.get("backbone") or "resnet50"
+    # The hub calls resnet50 "microsoft/resnet-50".
+    known = _RESNETS.get(str(name).rpartition("/")[2].replace("-", ""))
+    if known is None or settings.get("dilation"):
         dilated = " with dilation" if settings.get("dilation") else ""
         raise UserError(
-            f"The DETR in {folder.name} has the backbone {backbone}{dilated}, which only timm can make; "
+            f"The DETR in {folder.name} has the backbone {name}{dilated}, which cannot be built here; "
             f"choose one with {', '.join(_RESNETS)}, such as facebook/detr-resnet-50."
         )
-    plain = {key: value for key, value in settings.items() if key not in _TIMM_SETTINGS}
-    resnet = {"model_type": "resnet", "out_features": ["stage4"], **_RESNETS[backbone]}
-    layers = 3 if _RESNETS[backbone]["layer_type"] == "bottleneck" else 2
-    return DetrCheckpoint(
-        {**plain, "use_timm_backbone": False, "backbone_config": resnet},
-        processor,
-        {_without_timm(key, layers): tensor for key, tensor in weights.items()},
-    )
-
-
-def _timm_backbone(settings: Mapping[str, Any]) -> str | None:
-    """Name of the backbone where it is one of timm's; older files leave out what was the default then."""
-    config = settings.get("backbone_config")
-    if isinstance(config, Mapping):
-        return str(config.get("backbone")) if config.get("model_type") == "timm_backbone" else None
-    if settings.get("use_timm_backbone", True):
-        return str(settings.get("backbone") or "resnet50")
-    return None
+    return {"model_type": "resnet", "out_features": ["stage4"], **known}, of_timm
 
 
 def _without_timm(key: str, layers: int) -> str:

@@ -112,12 +112,22 @@ def test_a_resnet_with_timms_names_gives_torchvisions_numbers(name: str, forms: 
         assert torch.allclose(resnet(pictures).feature_maps[-1], features, atol=1e-5 * float(features.abs().max()))
 
 
-def test_a_backbone_that_only_timm_has_gets_a_sentence(copy: Path) -> None:
-    change_config(copy, backbone_config={"model_type": "timm_backbone", "backbone": "tf_efficientnet_b0"})
-    with pytest.raises(UserError, match="backbone tf_efficientnet_b0, which only timm can make; choose one with"):
+@pytest.mark.parametrize(
+    ("backbone", "name"),
+    [
+        ({"model_type": "timm_backbone", "backbone": "tf_efficientnet_b0"}, "tf_efficientnet_b0"),
+        ({"model_type": "swin"}, "swin"),
+    ],
+)
+def test_another_backbone_than_a_resnet_gets_a_sentence(backbone: dict, name: str, copy: Path) -> None:
+    change_config(copy, backbone_config=backbone)
+    with pytest.raises(UserError, match=f"backbone {name}, which cannot be built here; choose one with resnet18"):
         load_detr(copy, "mine", 0.5)
+
+
+def test_a_dilated_backbone_gets_a_sentence(copy: Path) -> None:
     change_config(copy, backbone_config=None, backbone="resnet50", use_timm_backbone=True, dilation=True)
-    with pytest.raises(UserError, match="resnet50 with dilation, which only timm can make"):
+    with pytest.raises(UserError, match="resnet50 with dilation, which cannot be built here"):
         load_detr(copy, "mine", 0.5)
 
 
