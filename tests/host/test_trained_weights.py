@@ -1,4 +1,4 @@
-"""Weights in training in the real host: float32 copies, their casts where it computes in half precision, the originals."""
+"""Weights in training in the real host: float32 copies, their casts in half precision, and the originals."""
 
 from __future__ import annotations
 

@@ -96,3 +96,19 @@ def resampled(model: Any, prediction: str) -> Any:
     patched = model.clone()
     patched.add_object_patch("model_sampling", Sampling(model.model.model_config))
     return patched
+
+
+def anchored_run(loaded: Loaded, method: str, steps: int, save_every: int, **options: Any) -> Any:
+    """Train with anchors that are coded anew every other step; Custom Diffusion learns two concepts at once."""
+    from compinv_core.concept_images import ConceptImages
+    from compinv_core.host.text_encoder import load_anchors
+
+    anchors = load_anchors(loaded[1], ["dog", "bird", "teddy bear"])
+    settings = {"steps": steps, "save_every": save_every, "recode_every": 2}
+    if method == "textual_inversion":
+        return train(loaded, short_config(**settings), anchors=anchors, **options)
+    if method == "custom_diffusion":
+        dog = (class_pictures().flip(1),)
+        options["more_concepts"] = ConceptImages((photos().flip(1),), "my-dog", "dog", class_images=dog)
+        settings |= {"batch_size": 2}
+    return tune(loaded, short_tuning(method, **settings), anchors=anchors, **options)
