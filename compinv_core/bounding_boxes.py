@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .detections import Detection, sorted_detections
+from .detections import Detection, same_head, same_noun, sorted_detections
 from .errors import UserError
 from .layout import Box, Layout, check_phrases, fold_case
 
@@ -23,9 +23,10 @@ _OVERSHOOT = 0.02
 def layout_from_bounding_boxes(bboxes: Any, phrases: Sequence[str], width: int, height: int) -> Layout:
     """Build a layout from the host's ``BOUNDING_BOX`` values.
 
-    When every box has a label, phrases find their box by label: the same words first, then a label that ends the phrase
-    ("cat" for "my-cat cat"); of several boxes with the label the highest score wins, each box serves one phrase, and
-    boxes that no phrase asks for are ignored. Otherwise the first phrase gets the first box, and so on.
+    Phrases find their box by label: the same words first, then the same noun (as `detections.match_labels` compares
+    them), then a label that ends the phrase or that the phrase ends ("cat" for "my-cat cat", "sports ball" for "a
+    ball"). Of several boxes with the label the highest score wins, each box serves one phrase, and labelled boxes that
+    no phrase asks for are ignored. The phrases that are left take the boxes without a label, in order.
 
     Parameters
     ----------
@@ -43,25 +44,17 @@ def layout_from_bounding_boxes(bboxes: Any, phrases: Sequence[str], width: int, 
     Raises
     ------
     UserError
-        When a box is malformed, empty or outside the picture, a phrase is repeated or has no box, or there are more
-        boxes than phrases.
+        When a box that is used is malformed, empty or outside the picture, a phrase is repeated or has no box, or a box
+        without a label has no phrase.
     """
     frame = _first_frame(bboxes)
     phrases = tuple(phrases)
     check_phrases(phrases)
     if not frame:
         return Layout((), (), width, height)
-    boxes = [_fractions(box, number, width, height) for number, box in enumerate(frame, start=1)]
-    labels = [_label(box) for box in frame]
-    if all(labels):
-        chosen = _match_labels(phrases, labels, [float(box.get("score") or 0.0) for box in frame])
-        return Layout(phrases, tuple(boxes[index] for index in chosen), width, height)
-    if len(boxes) != len(phrases):
-        raise UserError(
-            f"Layout From Boxes got {_count(boxes, 'box', 'boxes')} without labels and {_count(phrases, 'phrase')}; "
-            "write as many lines in `phrases` as there are boxes, in the same order."
-        )
-    return Layout(phrases, tuple(boxes), width, height)
+    chosen = _pair(phrases, [_label(box) for box in frame], [_score(box) for box in frame])
+    boxes = tuple(_fractions(frame[index], index + 1, width, height) for index in chosen)
+    return Layout(phrases, boxes, width, height)
 
 
 def with_descriptions(bboxes: Any, elements: Any) -> Any:
@@ -109,15 +102,11 @@ def layout_to_bounding_boxes(layout: Layout) -> list[list[dict[str, Any]]]:
     Returns
     -------
     list of list of dict
-        One inner list; each phrase is the box's label, and the description that the canvas shows.
+        One inner list of ``{x, y, width, height, label, score, metadata}``; each phrase is the box's label, and the
+        description that the canvas shows. The score is 1.
     """
-    frame = []
-    for phrase, (x0, y0, x1, y1) in zip(layout.phrases, layout.boxes, strict=True):
-        x, y = round(x0 * layout.width), round(y0 * layout.height)
-        width, height = max(1, round(x1 * layout.width) - x), max(1, round(y1 * layout.height) - y)
-        box = {"x": x, "y": y, "width": width, "height": height, "label": phrase}
-        frame.append({**box, "metadata": _on_canvas(phrase)})
-    return [frame]
+    certain = [Detection(phrase, 1.0, box) for phrase, box in zip(layout.phrases, layout.boxes, strict=True)]
+    return detections_to_bounding_boxes([certain], layout.width, layout.height)
 
 
 def detections_from_bounding_boxes(bboxes: Any, width: int, height: int) -> list[tuple[Detection, ...]]:
@@ -165,36 +154,37 @@ def detections_to_bounding_boxes(
     Returns
     -------
     list of list of dict
-        ``{x, y, width, height, label, score, metadata}``, in pixels, in the order given; `metadata` makes the host's
-        canvas show the label.
+        ``{x, y, width, height, label, score, metadata}``, in whole pixels, in the order given; `metadata` makes the
+        host's canvas show the label.
     """
     return [[_pixels(detection, width, height) for detection in frame] for frame in detections]
 
 
 def _pixels(detection: Detection, width: int, height: int) -> dict[str, Any]:
+    # Whole pixels: the canvas drops the person's edits when what comes in differs in the last digit.
     x0, y0, x1, y1 = detection.box
+    x, y = min(round(x0 * width), width - 1), min(round(y0 * height), height - 1)
     return {
-        "x": x0 * width,
-        "y": y0 * height,
-        "width": (x1 - x0) * width,
-        "height": (y1 - y0) * height,
+        "x": x,
+        "y": y,
+        "width": max(1, round(x1 * width) - x),
+        "height": max(1, round(y1 * height) - y),
         "label": detection.label,
         "score": detection.score,
-        "metadata": _on_canvas(detection.label),
+        # What the canvas shows and hands on; it drops label and score.
+        "metadata": {"type": "obj", "desc": detection.label},
     }
-
-
-def _on_canvas(label: str) -> dict[str, Any]:
-    """Return what makes the host's canvas show a label and hand it on."""
-    return {"type": "obj", "desc": label}
 
 
 def _score(box: Mapping[str, Any]) -> float:
     score = box.get("score")
     try:
-        return 1.0 if score is None else float(score)
+        number = 1.0 if score is None else float(score)
     except (TypeError, ValueError):
-        raise UserError(f"A box of `bboxes` has the score {score!r}; it must be a number from 0 to 1.") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"A box of `bboxes` has the score {score!r}; give it a number from 0 to 1, or none.")
+    return number
 
 
 def _first_frame(bboxes: Any) -> list[Mapping[str, Any]]:
@@ -206,7 +196,10 @@ def _first_frame(bboxes: Any) -> list[Mapping[str, Any]]:
             logger.warning("Layout From Boxes: boxes of %d pictures given, those of the first are used.", len(frames))
         frames = list(frames[0])
     if not all(isinstance(box, Mapping) for box in frames):
-        raise UserError("`bboxes` of Layout From Boxes must be bounding boxes with x, y, width and height in pixels.")
+        raise UserError(
+            "`bboxes` holds something else than boxes with x, y, width and height in pixels; connect a BOUNDING_BOX "
+            "output, such as that of Create Bounding Boxes or Detect."
+        )
     return frames
 
 
@@ -214,9 +207,15 @@ def _fractions(box: Mapping[str, Any], number: int, width: int, height: int) -> 
     try:
         x, y, w, h = (float(box[key]) for key in ("x", "y", "width", "height"))
     except (KeyError, TypeError, ValueError):
-        raise UserError(f"Box {number} of `bboxes` must have the numbers x, y, width and height in pixels.") from None
+        raise UserError(
+            f"Box {number} of `bboxes` lacks one of the numbers x, y, width and height in pixels; draw it again, or "
+            "check the node that made it."
+        ) from None
     if not all(math.isfinite(value) for value in (x, y, w, h)):
-        raise UserError(f"Box {number} of `bboxes` has a value that is not a finite number.")
+        raise UserError(
+            f"Box {number} of `bboxes` has a value that is not a finite number; draw it again, or check the node that "
+            "made it."
+        )
     if w <= 0 or h <= 0:
         raise UserError(f"Box {number} of `bboxes` is empty ({w:g}×{h:g} pixels); draw it larger or remove it.")
     x0, x1 = x / width, (x + w) / width
@@ -237,29 +236,34 @@ def _label(box: Mapping[str, Any]) -> str:
     return fold_case(str(label)) if label else ""
 
 
-def _match_labels(phrases: Sequence[str], labels: Sequence[str], scores: Sequence[float]) -> list[int]:
-    best_first = sorted(range(len(labels)), key=lambda index: -scores[index])
+def _pair(phrases: Sequence[str], labels: Sequence[str], scores: Sequence[float]) -> list[int]:
+    """Index of each phrase's box."""
+    best_first = sorted((index for index, label in enumerate(labels) if label), key=lambda index: -scores[index])
     chosen: dict[str, int] = {}
-    for matches in (_same_words, _ends_phrase):
+    for matches in (_same_words, same_noun, same_head):
         for phrase in phrases:
             free = (index for index in best_first if index not in chosen.values() and matches(phrase, labels[index]))
             if phrase not in chosen and (index := next(free, None)) is not None:
                 chosen[phrase] = index
-    for phrase in phrases:
-        if phrase not in chosen:
-            raise UserError(
-                f'The phrase "{phrase}" has no box: the labels in `bboxes` are {", ".join(sorted(set(labels)))}; '
-                "change the phrase or add a box with its label."
-            )
+    left = [phrase for phrase in phrases if phrase not in chosen]
+    unlabelled = [index for index, label in enumerate(labels) if not label]
+    if left and not unlabelled:
+        raise UserError(
+            f'The phrase "{left[0]}" has no box: the labels in `bboxes` are {", ".join(sorted(set(labels)))}; '
+            "change the phrase or add a box with its label."
+        )
+    if len(left) != len(unlabelled):
+        named = f" ({', '.join(left)})" if left else ""
+        raise UserError(
+            f"Layout From Boxes got {_count(unlabelled, 'box', 'boxes')} without a label and {_count(left, 'phrase')} "
+            f"that no label names{named}; label every box, or make these two numbers equal."
+        )
+    chosen |= dict(zip(left, unlabelled, strict=True))
     return [chosen[phrase] for phrase in phrases]
 
 
 def _same_words(phrase: str, label: str) -> bool:
     return fold_case(phrase) == label
-
-
-def _ends_phrase(phrase: str, label: str) -> bool:
-    return fold_case(phrase).split()[-len(label.split()) :] == label.split()
 
 
 def _count(items: Sequence[Any], singular: str, plural: str | None = None) -> str:

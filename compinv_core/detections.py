@@ -128,13 +128,43 @@ def match_labels(nouns: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
     dict of str to str
         Noun to label, both as given; nouns without a label are left out, so it may be empty.
     """
-    matched = _matches(nouns, labels, _same_noun)
+    matched = _matches(nouns, labels, same_noun)
     taken = set(matched.values())
     rest = [noun for noun in nouns if noun not in matched]
-    compounds = _matches(rest, [label for label in labels if label not in taken], _one_ends_other)
+    compounds = _matches(rest, [label for label in labels if label not in taken], same_head)
     wanted = list(compounds.values())
     matched |= {noun: label for noun, label in compounds.items() if wanted.count(label) == 1}
     return {noun: matched[noun] for noun in nouns if noun in matched}
+
+
+def same_noun(noun: str, label: str) -> bool:
+    """Say whether two texts mean the same noun; case, articles, plurals, hyphens, underscores and spaces do not count.
+
+    Parameters
+    ----------
+    noun, label : str
+
+    Returns
+    -------
+    bool
+    """
+    return _same_forms(_words(noun), _words(label))
+
+
+def same_head(noun: str, label: str) -> bool:
+    """Say whether one of two texts ends with the other, compared as `same_noun` does ("sports ball" and "a ball").
+
+    Parameters
+    ----------
+    noun, label : str
+
+    Returns
+    -------
+    bool
+        False where both have equally many words.
+    """
+    short, long = sorted((_words(noun), _words(label)), key=len)
+    return 0 < len(short) < len(long) and _same_forms(short, long[-len(short) :])
 
 
 def require_labels(nouns: Sequence[str], detector: Detector) -> dict[str, str]:
@@ -194,15 +224,6 @@ def _forms(words: Sequence[str]) -> set[str]:
 def _same_forms(a: Sequence[str], b: Sequence[str]) -> bool:
     # Not the intersection of their forms: what may be a singular of both need not be a word.
     return bool(a and b) and ("".join(a) in _forms(b) or "".join(b) in _forms(a))
-
-
-def _same_noun(noun: str, label: str) -> bool:
-    return _same_forms(_words(noun), _words(label))
-
-
-def _one_ends_other(noun: str, label: str) -> bool:
-    short, long = sorted((_words(noun), _words(label)), key=len)
-    return 0 < len(short) < len(long) and _same_forms(short, long[-len(short) :])
 
 
 def _some(words: Sequence[str]) -> str:

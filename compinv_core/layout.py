@@ -165,10 +165,10 @@ def _cells(start: float, stop: float, size: int) -> slice:
 
 def _check_box(phrase: str, box: Box) -> None:
     if len(box) != 4 or not all(math.isfinite(value) for value in box):
-        raise UserError(f'The box of "{phrase}" must be four finite numbers (x0, y0, x1, y1), but is {box}.')
+        raise UserError(f'The box of "{phrase}" is {box}; give four finite numbers (x0, y0, x1, y1).')
     x0, y0, x1, y1 = box
     if not (0.0 <= x0 < x1 <= 1.0 and 0.0 <= y0 < y1 <= 1.0):
         raise UserError(
-            f'The box of "{phrase}" is {tuple(round(value, 4) for value in box)}; as fractions of the picture it must '
-            "have 0 ≤ x0 < x1 ≤ 1 and 0 ≤ y0 < y1 ≤ 1."
+            f'The box of "{phrase}" is {tuple(round(value, 4) for value in box)}; as fractions of the '
+            "picture it must have 0 ≤ x0 < x1 ≤ 1 and 0 ≤ y0 < y1 ≤ 1, so move it inside or draw it larger."
         )

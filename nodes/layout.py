@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..compinv_core.bounding_boxes import layout_from_bounding_boxes, with_descriptions
+from ..compinv_core.bounding_boxes import layout_from_bounding_boxes, layout_to_bounding_boxes, with_descriptions
 from ..compinv_core.layout import parse_phrases
 from . import sockets
 
@@ -28,9 +28,9 @@ class LayoutFromBoxes(io.ComfyNode):
                     "bboxes",
                     force_input=True,
                     tooltip=(
-                        "Boxes in pixels, of one picture (of several, the first counts). With labels, every phrase "
-                        "finds the box of its label, the one with the highest score if there are several; without, "
-                        "boxes and phrases pair up in order. No box means no guidance."
+                        "Boxes in pixels, of one picture (of several, the first counts). Every phrase finds the box of "
+                        "its label, the one with the highest score if there are several; boxes without a label go to "
+                        "the phrases that are left, in order. No box means no guidance."
                     ),
                 ),
                 io.String.Input(
@@ -73,13 +73,21 @@ class LayoutFromBoxes(io.ComfyNode):
                     ),
                 ),
             ],
-            outputs=[sockets.Layout.Output(display_name="layout", tooltip="For Apply Layout Guidance.")],
+            outputs=[
+                sockets.Layout.Output(display_name="layout", tooltip="For Apply Layout Guidance."),
+                io.BoundingBox.Output(
+                    display_name="bboxes",
+                    tooltip="The box of each phrase in pixels, with the phrase on it: a starting point of Create "
+                    "Bounding Boxes, which drops the labels of other nodes' boxes.",
+                ),
+            ],
         )
 
     @classmethod
     def execute(cls, bboxes, phrases: str, width: int, height: int, elements=None) -> io.NodeOutput:
         labelled = with_descriptions(bboxes, elements)
-        return io.NodeOutput(layout_from_bounding_boxes(labelled, parse_phrases(phrases), width, height))
+        layout = layout_from_bounding_boxes(labelled, parse_phrases(phrases), width, height)
+        return io.NodeOutput(layout, layout_to_bounding_boxes(layout))
 
 
 NODES = [LayoutFromBoxes]

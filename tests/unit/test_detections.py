@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from torch import Tensor
@@ -105,9 +105,19 @@ def test_detections_are_clipped_and_sorted() -> None:
 def test_boxes_go_to_the_host_and_back() -> None:
     detections = [(Detection("cat", 0.75, (0.25, 0.5, 0.75, 1.0)),), ()]
     boxes = detections_to_bounding_boxes(detections, width=200, height=100)
-    box = {"x": 50.0, "y": 50.0, "width": 100.0, "height": 50.0, "label": "cat", "score": 0.75}
+    box = {"x": 50, "y": 50, "width": 100, "height": 50, "label": "cat", "score": 0.75}
     assert boxes == [[{**box, "metadata": {"type": "obj", "desc": "cat"}}], []]
     assert detections_from_bounding_boxes(boxes, width=200, height=100) == detections
+
+
+def test_boxes_are_whole_pixels_inside_the_picture() -> None:
+    found = (Detection("cat", 0.9, (0.2501, 0.4999, 0.7502, 0.9996)), Detection("dot", 0.8, (0.999, 0.9999, 1.0, 1.0)))
+    jittered = tuple(replace(thing, box=tuple(x - 1e-5 for x in thing.box)) for thing in found)
+    (boxes,) = detections_to_bounding_boxes([found], width=200, height=100)
+    numbers = [[box[key] for key in ("x", "y", "width", "height")] for box in boxes]
+    assert numbers == [[50, 50, 100, 50], [199, 99, 1, 1]]
+    assert all(type(number) is int for row in numbers for number in row)
+    assert detections_to_bounding_boxes([jittered], width=200, height=100) == [boxes]
 
 
 def test_every_form_of_the_hosts_boxes_is_read() -> None:
@@ -128,6 +138,7 @@ def test_a_broken_box_gets_a_sentence(box: object) -> None:
         detections_from_bounding_boxes([[box]], 100, 100)
 
 
-def test_a_broken_score_gets_a_sentence() -> None:
-    with pytest.raises(UserError, match="score 'high'"):
-        detections_from_bounding_boxes([{"x": 0, "y": 0, "width": 9, "height": 5, "score": "high"}], 100, 100)
+@pytest.mark.parametrize("score", ["high", math.nan])
+def test_a_broken_score_gets_a_sentence(score: object) -> None:
+    with pytest.raises(UserError, match=f"score {score!r}; give it a number"):
+        detections_from_bounding_boxes([{"x": 0, "y": 0, "width": 9, "height": 5, "score": score}], 100, 100)

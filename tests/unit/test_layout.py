@@ -96,6 +96,35 @@ def test_boxes_with_labels_find_their_phrases() -> None:
     assert [b[0] for b in layout.boxes] == [0.2, 0.4]
 
 
+def test_boxes_of_the_hosts_rt_detr_find_their_phrases() -> None:
+    # As RTDETR_detect writes them: by score, in fractions of a pixel, sometimes over the edge, without metadata.
+    frame = [
+        {"x": 140.6, "y": 85.1, "width": 131.8, "height": 97.5, "label": "person", "score": 0.95},
+        {"x": 100.25, "y": 50.5, "width": 25.5, "height": 25.25, "label": "sports ball", "score": 0.9},
+        {"x": -0.75, "y": 20.5, "width": 51.0, "height": 60.75, "label": "cat", "score": 0.75},
+        {"x": 10.0, "y": 10.0, "width": 20.0, "height": 20.0, "label": "cat", "score": 0.5},
+        {"x": 150.5, "y": 0.0, "width": 10.0, "height": 25.0, "label": "traffic light", "score": 0.5},
+    ]
+    phrases = ("embedding:my-cat cat", "a ball", "two traffic-lights")
+    layout = layout_from_bounding_boxes([frame], phrases, 200, 100)
+    assert layout.phrases == phrases
+    assert layout.boxes[0] == pytest.approx((0.0, 0.205, 0.25125, 0.8125))
+    assert layout.boxes[1] == pytest.approx((0.50125, 0.505, 0.62875, 0.7575))
+    assert layout.boxes[2] == pytest.approx((0.7525, 0.0, 0.8025, 0.25))
+
+
+@pytest.mark.parametrize("label", ["traffic_light", "Traffic Lights", "traffic-light", "light"])
+def test_labels_are_compared_as_those_of_detectors(label: str) -> None:
+    layout = layout_from_bounding_boxes([box(0, 0, 10, 10, label=label)], ("a traffic light",), 100, 100)
+    assert len(layout) == 1
+
+
+def test_of_two_phrases_with_one_noun_each_gets_a_box() -> None:
+    frame = [box(0, 0, 10, 10, label="cat", score=0.1), box(20, 0, 10, 10, label="cat", score=0.9)]
+    layout = layout_from_bounding_boxes([frame], ("my-cat cat", "a cat"), 100, 100)
+    assert [b[0] for b in layout.boxes] == [0.0, 0.2]
+
+
 def test_a_phrase_prefers_the_label_with_its_own_words() -> None:
     frame = [box(0, 0, 10, 10, label="cat", score=0.9), box(20, 0, 10, 10, label="my-cat cat", score=0.1)]
     layout = layout_from_bounding_boxes([frame], ("a cat", "my-cat cat"), 100, 100)
@@ -119,11 +148,13 @@ def test_rounding_of_a_canvas_is_forgiven() -> None:
         ([box(300, 300, 64, 64)], ("a cat",), "outside the 128×128 picture"),
         ([box(0, 0, 0, 64)], ("a cat",), "empty"),
         ([box(0, 0, float("nan"), 64)], ("a cat",), "finite"),
-        ([{"x": 0, "y": 0}], ("a cat",), "width and height"),
-        ([box(0, 0, 64, 64)], ("a cat", "a ball"), "1 box without labels and 2 phrases"),
+        ([{"x": 0, "y": 0}], ("a cat",), "lacks one of the numbers x, y, width and height"),
+        ([box(0, 0, 64, 64)], ("a cat", "a ball"), r"1 box without a label and 2 phrases that .* \(a cat, a ball\)"),
+        ([box(0, 0, 64, 64), box(0, 0, 9, 9, label="cat")], ("a cat",), "1 box without a label and 0 phrases"),
         ([box(0, 0, 64, 64, label="dog")], ("a cat",), 'phrase "a cat" has no box'),
+        ([box(0, 0, 64, 64, label="cat", score="high")], ("a cat",), "score 'high'"),
         ([box(0, 0, 64, 64)] * 2, ("a cat", "a cat"), "twice"),
-        ("boxes", ("a cat",), "bounding boxes"),
+        ("boxes", ("a cat",), "connect a BOUNDING_BOX output"),
     ],
 )
 def test_bad_boxes_get_one_sentence(bboxes: object, phrases: tuple, part: str) -> None:
@@ -131,14 +162,15 @@ def test_bad_boxes_get_one_sentence(bboxes: object, phrases: tuple, part: str) -
         layout_from_bounding_boxes(bboxes, phrases, 128, 128)
     message = str(caught.value)
     assert message.endswith(".")
-    assert ". " not in message
+    assert ". " not in message and ("; " in message or "twice" in message)
 
 
 def test_a_layout_goes_over_the_canvas_and_comes_back_by_label() -> None:
     layout = Layout(("a cat", "a ball"), ((0.0, 0.25, 0.5, 1.0), (0.625, 0.5, 0.875, 0.75)), 128, 64)
     (frame,) = layout_to_bounding_boxes(layout)
     assert frame[1] == {
-        "x": 80, "y": 32, "width": 32, "height": 16, "label": "a ball", "metadata": {"type": "obj", "desc": "a ball"}
+        "x": 80, "y": 32, "width": 32, "height": 16, "label": "a ball", "score": 1.0,
+        "metadata": {"type": "obj", "desc": "a ball"},
     }  # fmt: skip
     # The canvas keeps the description and hands out plain boxes with a list of elements; here in another order.
     plain = [[{key: b[key] for key in ("x", "y", "width", "height")} for b in frame[::-1]]]
@@ -147,11 +179,12 @@ def test_a_layout_goes_over_the_canvas_and_comes_back_by_label() -> None:
     assert with_descriptions(plain, None) is plain
 
 
-def test_boxes_without_descriptions_still_pair_up_in_order() -> None:
-    plain = [[box(0, 0, 64, 64), box(64, 0, 64, 64)]]
-    elements = [{"desc": "a ball"}, {"desc": ""}]
-    layout = layout_from_bounding_boxes(with_descriptions(plain, elements), ("a cat", "a ball"), 128, 128)
-    assert [b[0] for b in layout.boxes] == [0.0, 0.5]
+def test_boxes_without_descriptions_take_the_phrases_that_are_left() -> None:
+    plain = [[box(0, 0, 32, 64), box(32, 0, 32, 64), box(64, 0, 32, 64), box(96, 0, 32, 64)]]
+    elements = [{"desc": "a ball"}, {"desc": ""}, {"desc": "the sky"}, {"desc": ""}]
+    phrases = ("a cat", "a ball", "a tree")
+    layout = layout_from_bounding_boxes(with_descriptions(plain, elements), phrases, 128, 128)
+    assert [b[0] for b in layout.boxes] == [0.25, 0.0, 0.75]
 
 
 @pytest.mark.parametrize(("elements", "part"), [([{"desc": "a"}], "2 boxes and 1 element;"), (["a", "b"], "elements")])
