@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from compinv_core.layout_predictor import LayoutPredictor, PairNetwork
+from compinv_core.layout_predictor_file import write_predictor
+from miniworld.checkpoint import assemble
 from support import detector_files, graph
 from support.locations import REPOSITORY
 from support.server import ComfyServer, PromptResult
@@ -115,19 +121,54 @@ def test_training_template_writes_a_predictor_that_predicts(server: ComfyServer,
 
     offered = server.get("/object_info/CompInvLoadLayoutPredictor")["CompInvLoadLayoutPredictor"]["input"]["required"]
     assert offered["filename"][1]["options"][0] == "side-by-side" and "template" in offered["filename"][1]["options"]
-    using = {
-        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "tiny.safetensors"}},
-        "2": {"class_type": "CompInvLoadLayoutPredictor", "inputs": {"filename": "template"}},
-        "3": {
-            "class_type": "CompInvPredictLayout",
-            "inputs": {"predictor": ["2", 0], "clip": ["1", 1], "phrases": "a cat\na boat", "width": 64, "height": 64},
-        },
-    }
-    result = server.run(using)
+    result = server.run(using())
     assert result.ok, result
-    assert result.outputs["3"]["text"] == ["a cat: as cat\na boat: as boat"]
+    assert result.outputs["predict"]["text"] == ["a cat: as cat\na boat: as boat"]
 
 
+def test_a_collection_that_is_whole_is_not_trained_on_again(server: ComfyServer, detector: str) -> None:
+    prompt = training(server, detector, CompInvCollectLayouts={"dataset": "once"})
+    assert server.run(prompt).ok
+    with server.events() as events:
+        assert server.run(prompt).ok
+    (cached,) = [event["data"]["nodes"] for event in events if event["type"] == "execution_cached"]
+    for kind in ("CompInvCollectLayouts", "CompInvTrainLayoutPredictor"):
+        assert graph.find(prompt, kind) in cached
+
+
+def using(predictor: str = "template", phrases: str = "a cat\na boat") -> graph.Prompt:
+    """Boxes from a predictor."""
+    return {
+        "checkpoint": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "tiny.safetensors"}},
+        "load": {"class_type": "CompInvLoadLayoutPredictor", "inputs": {"filename": predictor}},
+        "predict": {
+            "class_type": "CompInvPredictLayout",
+            "inputs": {
+                "predictor": ["load", 0], "clip": ["checkpoint", 1], "phrases": phrases, "width": 64, "height": 64,
+            },
+        },
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(server: ComfyServer, detector: str) -> list[Path]:
+    """Folders with a data set and its predictor, a predictor of another width, and another text encoder beside."""
+    result = server.run(training(server, detector))
+    assert result.ok, result
+    predictors = server.base / "models" / "compinv" / "layout"
+    with torch.random.fork_rng(devices=[]):
+        network = PairNetwork(512).eval()
+    narrow = LayoutPredictor("narrow", network, NOUNS, "refined", "a photo of a {} and a {}", "other")
+    write_predictor(narrow, predictors / "narrow.safetensors")
+    assemble(server.base / "models" / "checkpoints" / "miniworld.safetensors")
+    return [predictors, server.base / "output" / "compinv" / "layouts" / "template"]
+
+
+def contents(folders: list[Path]) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
+
+
+OTHER_ENCODER = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "miniworld.safetensors"}}
 BAD = {
     "no noun that the detector knows": ({"CompInvLoadAnchors": {"extra_words": "sofa, lamp"}}, "none of the nouns"),
     "a detector that is sure of nothing": (
@@ -135,14 +176,47 @@ BAD = {
         "no picture in which both nouns",
     ),
     "a name that leaves the folder": ({"CompInvCollectLayouts": {"dataset": "../up"}}, "dataset is '../up'"),
+    "a data set of other settings": ({"CompInvCollectLayouts": {"steps": 2}}, "made with another steps; restore"),
+    "another text encoder": (
+        {"CompInvTrainLayoutPredictor": {"clip": ["other", 1]}},
+        "painted with another text encoder; connect `clip`",
+    ),
+    "the name of a choice": (
+        {"CompInvSaveLayoutPredictor": {"filename": "side-by-side"}},
+        "filename is 'side-by-side'",
+    ),
+}
+BAD_PREDICTIONS = {
+    "a predictor of another width": (using("narrow"), '"narrow" expects token features 512 wide'),
+    "no phrase": (using(phrases="\n"), "no phrase, .* in `phrases`"),
+    "one phrase": (using(phrases="a cat"), 'only the phrase "a cat", .* in `phrases`'),
+    "the same phrase twice": (using(phrases="a cat\nA  cat"), "given twice; .*`phrases`"),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_gets_a_sentence(server: ComfyServer, detector: str, name: str) -> None:
+def test_bad_input_gets_a_sentence_and_nothing_is_lost(
+    server: ComfyServer, detector: str, made: list[Path], name: str
+) -> None:
     changes, words = BAD[name]
-    prompt = training(server, detector, CompInvCollectLayouts=changes.get("CompInvCollectLayouts", {}))
-    prompt = graph.changed(prompt, **changes)
-    result = server.run(prompt)
-    assert words in result.error and result.error_type.endswith("UserError")
+    before = contents(made)
+    result = server.run(graph.changed({**training(server, detector), "other": OTHER_ENCODER}, **changes))
+    check_sentence(result, words)
+    assert contents(made) == before
     assert not (server.base / "output" / "compinv" / "up").exists()
+
+
+@pytest.mark.parametrize("name", BAD_PREDICTIONS)
+def test_bad_phrases_and_predictors_get_a_sentence(server: ComfyServer, made: list[Path], name: str) -> None:
+    prompt, words = BAD_PREDICTIONS[name]
+    before = contents(made)
+    check_sentence(server.run(prompt), words)
+    assert contents(made) == before
+
+
+def check_sentence(result: PromptResult, words: str) -> None:
+    assert result.error_type.endswith("UserError"), result
+    assert re.search(words, result.error), result.error
+    assert len(re.findall(r"[.!?](?=\s|$)", result.error)) == 1 and result.error.endswith("."), result.error
+    # What to do about it stands behind a semicolon.
+    assert re.search(r"; \w+", result.error), result.error
