@@ -5,8 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..compinv_core.bounding_boxes import detections_to_bounding_boxes
-from ..compinv_core.host.detector_files import detector_names
-from ..compinv_core.host.detectors import DETR, YOLO, detector_fingerprint, load_detector
+from ..compinv_core.host.detector_files import DETR, YOLO, detector_names
+from ..compinv_core.host.detectors import detector_fingerprint, load_detector
 from .sockets import Detector
 
 _CATEGORY = "compositional inversion"
@@ -34,10 +34,10 @@ class LoadDetector(io.ComfyNode):
                 io.Combo.Input(
                     "model",
                     options=detector_names(),
-                    tooltip="The detector. The two facebook names are downloaded when they are first used (170 and "
-                    "240 MB, into models/compinv/detectors); nothing else is ever downloaded. All others are paths "
-                    "below models/: DETR folders in compinv/detectors, YOLO files there and in ultralytics. The paper: "
-                    "DETR.",
+                    tooltip="The detector: a path below models/ (DETR folders in compinv/detectors, YOLO files there "
+                    "and in ultralytics). The two facebook names are downloaded when they are first used (170 and "
+                    "240 MB, into models/compinv/detectors); nothing else is ever downloaded. miniature world is for "
+                    "the small model that comes with the pack. The paper: DETR.",
                 ),
                 io.Float.Input(
                     "threshold",
@@ -62,7 +62,9 @@ class LoadDetector(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, backend, model, threshold, path="") -> tuple:
-        return (backend, model, threshold, path, detector_fingerprint(path.strip() or model))
+        # A name that comes over a link is not known here.
+        name = path.strip() or model if path is not None else None
+        return (backend, model, threshold, path, detector_fingerprint(name) if name else [])
 
     @classmethod
     def execute(cls, backend, model, threshold, path="") -> io.NodeOutput:

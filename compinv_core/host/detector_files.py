@@ -1,4 +1,4 @@
-"""Where detectors lie in the host's model folders, and the download of the two that a person may pick by name."""
+"""The detectors that a person can choose: their own files, two that come with the pack, and two to be downloaded."""
 
 from __future__ import annotations
 
@@ -15,32 +15,56 @@ import folder_paths
 from ..atomic_file import replacing
 from ..detr_checkpoint import CONFIG_FILE, PROCESSOR_FILE, WEIGHTS_FILE
 from ..errors import UserError
+from .predictor_choice import MINIATURE_WORLD
+
+DETR, YOLO = "detr", "yolo"
+NO_DETECTOR = "choose a detector"
+"""What a fresh node is set to, so that nothing is downloaded unasked."""
 
 HUB_MODELS = ("facebook/detr-resnet-50", "facebook/detr-resnet-101")
 """Downloaded from the Hugging Face hub when they are first used."""
 
 _OWN_FOLDER = "compinv/detectors"
 _YOLO_FOLDER = "ultralytics"
-_YOLO_SUFFIX = ".pt"
+YOLO_SUFFIX = ".pt"
+_MINIATURE = {DETR: "detector-detr", YOLO: "detector-yolo.pt"}
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_SECONDS = 30
 
 
 def detector_names() -> list[str]:
-    """Return the detectors that are there, and those that can be downloaded.
+    """Return what can be chosen.
 
     Returns
     -------
     list of str
-        `HUB_MODELS`; then paths below ``models/``, with forward slashes: DETR folders in ``compinv/detectors``, YOLO
-        files there and in ``ultralytics``.
+        `NO_DETECTOR`; then paths below ``models/``, with forward slashes: DETR folders in ``compinv/detectors``, YOLO
+        files there and in ``ultralytics``; then those of the miniature world, where the pack has them, and
+        `HUB_MODELS`.
     """
     own = Path(folder_paths.models_dir) / _OWN_FOLDER
     found = {f"{_OWN_FOLDER}/{path.parent.relative_to(own).as_posix()}" for path in own.rglob(CONFIG_FILE)}
     downloaded = {f"{_OWN_FOLDER}/{_hub_folder_name(name)}" for name in HUB_MODELS}
     for prefix, folder in [(_OWN_FOLDER, own), *((_YOLO_FOLDER, folder) for folder in _yolo_folders())]:
-        found |= {f"{prefix}/{path.relative_to(folder).as_posix()}" for path in folder.rglob(f"*{_YOLO_SUFFIX}")}
-    return [*HUB_MODELS, *sorted(found - downloaded)]
+        found |= {f"{prefix}/{path.relative_to(folder).as_posix()}" for path in folder.rglob(f"*{YOLO_SUFFIX}")}
+    bundled = [MINIATURE_WORLD] if all(miniature_detector_path(backend).exists() for backend in _MINIATURE) else []
+    return [NO_DETECTOR, *sorted(found - downloaded), *bundled, *HUB_MODELS]
+
+
+def miniature_detector_path(backend: str) -> Path:
+    """Return the file or folder of a detector that comes with the miniature world.
+
+    Parameters
+    ----------
+    backend : str
+        ``detr`` or ``yolo``.
+
+    Returns
+    -------
+    Path
+        May not exist.
+    """
+    return Path(__file__).resolve().parents[2] / "miniworld" / "weights" / _MINIATURE[backend]
 
 
 def detector_path(name: str) -> Path:

@@ -17,9 +17,18 @@ from ..detr import DetrDetector, load_detr
 from ..detr_checkpoint import CONFIG_FILE
 from ..errors import UserError
 from ..yolo import YoloDetector, load_yolo
-from .detector_files import HUB_MODELS, detector_path, fetch_detector
+from .detector_files import (
+    DETR,
+    HUB_MODELS,
+    NO_DETECTOR,
+    YOLO,
+    YOLO_SUFFIX,
+    detector_path,
+    fetch_detector,
+    miniature_detector_path,
+)
+from .predictor_choice import MINIATURE_WORLD
 
-DETR, YOLO = "detr", "yolo"
 # Small enough that the stop button answers soon, large enough to keep a graphics card busy.
 _BATCH = 8
 
@@ -79,7 +88,9 @@ class ManagedDetector:
             When a picture holds NaN or infinity.
         """
         if not torch.isfinite(images).all():
-            raise UserError("A picture in `image` of Detect holds NaN or infinity; check the node that made it.")
+            raise UserError(
+                "A picture for the detector holds NaN or infinity; check the node, or the checkpoint, that made it."
+            )
         comfy.model_management.load_models_gpu([self._patcher], force_full_load=True)
         found: list[tuple[Detection, ...]] = []
         for batch in images[..., :3].float().clamp(0, 1).split(_BATCH):
@@ -89,14 +100,14 @@ class ManagedDetector:
 
 
 def load_detector(backend: str, name: str, threshold: float) -> ManagedDetector:
-    """Load a detector from the host's model folders; one of `HUB_MODELS` is downloaded if need be.
+    """Load a detector; one of `HUB_MODELS` is downloaded if need be.
 
     Parameters
     ----------
     backend : str
         ``detr`` or ``yolo``.
     name : str
-        As `detector_files.detector_path` takes it.
+        One of `detector_files.detector_names`, or any other path below ``models/``.
     threshold : float
         Least score of a detection, in [0, 1].
 
@@ -107,15 +118,14 @@ def load_detector(backend: str, name: str, threshold: float) -> ManagedDetector:
     Raises
     ------
     UserError
-        When the detector is missing, broken, or of another kind.
+        When none is chosen, or the detector is missing, broken, or of another kind.
     """
-    _check_backend(backend, name)
-    path = fetch_detector(name) if name in HUB_MODELS else detector_path(name)
-    if not path.exists():
+    if name == NO_DETECTOR:
         raise UserError(
-            f"The detector {name!r} does not exist below models/; choose one that is there, or put it into "
-            f"{'models/compinv/detectors' if backend == DETR else 'models/ultralytics'}."
+            "Load Detector has no detector yet; choose one in `model` (those named facebook are downloaded when they "
+            "are first used)."
         )
+    path = miniature_detector_path(backend) if name == MINIATURE_WORLD else _own_path(backend, name)
     # Weights made in inference mode could not be used by a node that leaves it.
     with torch.inference_mode(False), torch.no_grad():
         detector = _load(backend, name, path, threshold)
@@ -142,13 +152,24 @@ def detector_fingerprint(name: str) -> Any:
     return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
 
 
-def _check_backend(backend: str, name: str) -> None:
-    hub = name in HUB_MODELS
-    file = hub is False and detector_path(name).is_file()
-    if backend == YOLO and (hub or (not file and (detector_path(name) / CONFIG_FILE).is_file())):
+def _own_path(backend: str, name: str) -> Path:
+    """File or folder of a detector of the person's, or of one of `HUB_MODELS`; refuses those of another kind."""
+    if name in HUB_MODELS and backend == DETR:
+        return fetch_detector(name)
+    path = detector_path(name)
+    if backend == YOLO and (name in HUB_MODELS or (path / CONFIG_FILE).is_file()):
         raise UserError(f"{name} is a DETR; set `backend` to {DETR}, or choose a YOLO file (.pt).")
-    if backend == DETR and file:
-        raise UserError(f"{name} is a file, and a DETR is a folder; set `backend` to {YOLO}, or choose a DETR.")
+    if backend == YOLO and path.is_dir():
+        raise UserError(f"{name} is a folder, and a YOLO is a file; choose the .pt file in it.")
+    if backend == DETR and path.is_file():
+        cure = f"set `backend` to {YOLO}" if path.suffix == YOLO_SUFFIX else "choose the folder with its config.json"
+        raise UserError(f"{name} is a file, and a DETR is a folder; {cure}, or choose another detector.")
+    if not path.exists():
+        raise UserError(
+            f"The detector {name!r} does not exist below models/; choose one that is there, or put it into "
+            f"{'models/compinv/detectors' if backend == DETR else 'models/ultralytics'}."
+        )
+    return path
 
 
 def _load(backend: str, name: str, path: Path, threshold: float) -> DetrDetector | YoloDetector:

@@ -76,8 +76,8 @@ def test_the_server_finds_what_the_detector_finds(server: ComfyServer, models: P
     height, width = photo.shape[:2]
     for box, thing in zip(boxes, expected, strict=True):
         x0, y0, x1, y1 = thing.box
-        pixels = [x0 * width, y0 * height, (x1 - x0) * width, (y1 - y0) * height]
-        assert [box[key] for key in ("x", "y", "width", "height")] == pytest.approx(pixels, abs=0.5)
+        corners = [box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]]
+        assert corners == pytest.approx([x0 * width, y0 * height, x1 * width, y1 * height], abs=0.51)
     assert "Layout" in result.outputs["8"]["text"][0]
     assert len(result.outputs["6"]["images"]) == 1
 
@@ -89,10 +89,41 @@ def test_a_path_takes_the_place_of_the_model(server: ComfyServer, models: Path) 
 
 def test_the_detectors_there_are_offered(server: ComfyServer, models: Path) -> None:
     info = server.get("/object_info/CompInvLoadDetector")["CompInvLoadDetector"]["input"]["required"]
-    offered = str(info["model"])
-    for name in ("facebook/detr-resnet-50", "facebook/detr-resnet-101", "compinv/detectors/small", "bbox/shapes.pt"):
-        assert name in offered
-    assert "elsewhere" not in offered
+    offered = info["model"][1]["options"]
+    # The first is what a fresh node is set to.
+    assert offered[0] == "choose a detector" and "default" not in info["model"][1]
+    assert {"compinv/detectors/small", "ultralytics/bbox/shapes.pt", "miniature world"} < set(offered)
+    assert offered[-2:] == ["facebook/detr-resnet-50", "facebook/detr-resnet-101"]
+    assert not [name for name in offered if "elsewhere" in name]
+
+
+def test_a_path_may_come_over_a_link(server: ComfyServer, models: Path) -> None:
+    graph = prompt("yolo", "choose a detector")
+    graph["7"] = node("PrimitiveString", value="mine/elsewhere.pt")
+    graph["2"]["inputs"]["path"] = ["7", 0]
+    result = server.run(graph)
+    assert result.ok, result
+
+
+@pytest.mark.parametrize("backend", ["detr", "yolo"])
+def test_the_miniature_worlds_detectors_find_what_is_drawn(server: ComfyServer, backend: str) -> None:
+    from miniworld.dataset import scene_rng
+    from miniworld.scenes import render_scene
+
+    nouns = ["boat", "moon"]
+    picture = Image.fromarray(render_scene(scene_rng(9, 3), nouns).image)
+    picture.save(server.base / "input" / "scene.png")
+    graph = prompt(backend, "miniature world", threshold=0.5)
+    graph["1"]["inputs"]["image"] = "scene.png"
+    result = server.run(graph)
+    assert result.ok, result
+    (boxes,) = json.loads(result.outputs["4"]["text"][0].replace("'", '"'))
+    assert sorted(box["label"] for box in boxes) == nouns
+
+
+def test_a_fresh_node_downloads_nothing_and_says_what_to_do(server: ComfyServer) -> None:
+    result = server.run(prompt("detr", "choose a detector"))
+    assert "Load Detector has no detector yet; choose one in `model`" in result.error
 
 
 @pytest.mark.parametrize(
@@ -105,6 +136,8 @@ def test_the_detectors_there_are_offered(server: ComfyServer, models: Path) -> N
         ("yolo", "compinv/detectors/small", "is a DETR; set `backend` to detr"),
         ("yolo", "facebook/detr-resnet-50", "is a DETR; set `backend` to detr"),
         ("detr", "ultralytics/bbox/shapes.pt", "set `backend` to yolo"),
+        ("detr", "compinv/detectors/small/model.safetensors", "choose the folder with its config.json"),
+        ("yolo", "ultralytics/bbox", "is a folder, and a YOLO is a file; choose the .pt file in it"),
         ("yolo", "../../secrets.pt", "is not a path below models/"),
         ("yolo", "/etc/passwd", "is not a path below models/"),
         ("detr", "facebook/detr-resnet-50", "HF_HUB_OFFLINE forbids it"),
@@ -218,9 +251,9 @@ def test_the_stop_button_ends_a_download(folders: Path, hub: type[Hub]) -> None:
 
 
 def test_nothing_is_looked_up_where_nothing_is(folders: Path) -> None:
-    from compinv_core.host.detector_files import HUB_MODELS, detector_names
+    from compinv_core.host.detector_files import HUB_MODELS, NO_DETECTOR, detector_names
 
-    assert detector_names() == list(HUB_MODELS)
+    assert detector_names() == [NO_DETECTOR, "miniature world", *HUB_MODELS]
 
 
 def test_a_changed_file_is_seen(folders: Path) -> None:
@@ -242,7 +275,7 @@ def test_pictures_with_nan_get_a_sentence(folders: Path, tmp_path: Path) -> None
 
     detector_files.save_detr(folders.parent / "small")
     detector = load_detector("detr", "compinv/detectors/small", 0.5)
-    with pytest.raises(UserError, match="`image` of Detect holds NaN"):
+    with pytest.raises(UserError, match="picture for the detector holds NaN or infinity; check"):
         detector.detect(torch.full((1, 32, 32, 3), torch.nan))
     with torch.inference_mode():
         assert len(detector.detect(torch.rand(1, 32, 32, 4))) == 1

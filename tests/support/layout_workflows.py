@@ -137,7 +137,8 @@ TRAIN_NOTE = f"""## Teach a layout predictor where things stand
 
 1. Choose the **Stable Diffusion 1.5** checkpoint that you compose with (for the miniature world of `make demo`: \
 `miniworld.safetensors`, 128 × 128 pictures, and its nouns in *Load Anchors*).
-2. Choose a detector that knows the nouns. `facebook/detr-resnet-50` is downloaded (170 MB) when it is first used.
+2. Choose a detector that knows the nouns in *Load Detector*. `facebook/detr-resnet-50` is downloaded (170 MB) when it \
+is first used. For the miniature world, choose `miniature world`.
 3. Press Run. *Collect Layouts* paints 2,000 pictures of {SIDE} × {SIDE}: 100 pairs of nouns, 20 pictures each. Stop \
 whenever you like; it goes on where it was. The data set is a folder in `output/compinv/layouts`.
 
@@ -154,7 +155,7 @@ TRAIN: dict[str, Node] = {
         "",
         (0, 330),
         (320, 140),
-        {"backend": "detr", "model": "facebook/detr-resnet-50"},
+        {"backend": "detr", "model": "choose a detector"},
         {},
     ),
     "collect": (
