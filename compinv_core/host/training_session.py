@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from comfy.sd import CLIP
 
 
+# The host's key of LoRAs that are added to a layer's output.
+_BYPASS = "bypass_lora"
+
+
 class DiffusionSession:
     """The diffusion model while it is open for gradients; made by `training_session`.
 
@@ -136,8 +140,14 @@ def check_trainable(model: ModelPatcher) -> None:
     Raises
     ------
     UserError
-        For inpainting models, which need more than latents as input, and unknown prediction types.
+        For inpainting models, which need more than latents as input, unknown prediction types, and LoRAs beside the
+        weights, whose tensors autograd refuses.
     """
+    if _BYPASS in model.injections:
+        raise UserError(
+            "The model has a LoRA from Load LoRA (Bypass), through which it cannot be trained; "
+            "use Load LoRA in its place."
+        )
     if model.model.concat_keys or model.model.diffusion_model.in_channels != model.model.latent_format.latent_channels:
         raise UserError(
             "The model is an inpainting or edit model; train on the plain checkpoint and use the embedding with both."

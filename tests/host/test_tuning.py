@@ -153,32 +153,6 @@ def test_concepts_learned_together_all_train(loaded: Loaded, anchors: Any, metho
     assert result.prompt_words == "embedding:my-cat cat and embedding:my-dog dog and embedding:my-bird bird"
 
 
-def test_separately_trained_concepts_compose(loaded: Loaded, tmp_path: Path) -> None:
-    import folder_paths
-
-    import nodes
-
-    folder_paths.add_model_folder_path("loras", str(tmp_path))
-    for name, superclass, images in (("a-cat", "cat", photos()), ("a-dog", "dog", photos().flip(2))):
-        config = short_tuning("custom_diffusion", name=name, superclass=superclass, prior_weight=0.0)
-        tune(loaded, config, images=images, lora_path=tmp_path / f"{name}.safetensors")
-    plain = weights_of(loaded[0], loaded)
-    with torch.inference_mode():
-        models = {None: loaded[0]}
-        for names in (("a-cat",), ("a-dog",), ("a-cat", "a-dog")):
-            model = loaded[0]
-            for name in names:
-                (model,) = nodes.LoraLoaderModelOnly().load_lora_model_only(model, f"{name}.safetensors", 1.0)
-            models[names] = model
-    changes = {
-        names: {key: value.float() - plain[key].float() for key, value in weights_of(model, loaded).items()}
-        for names, model in models.items()
-    }
-    key = next(name for name in plain if name.endswith("attn2.to_k.weight"))
-    both, single = changes["a-cat", "a-dog"][key], changes["a-cat",][key] + changes["a-dog",][key]
-    assert both.abs().max() > 0 and torch.allclose(both, single, atol=2e-4)
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_checkpointing_saves_memory_and_changes_nothing(loaded: Loaded, method: str) -> None:
     plain = tune(loaded, short_tuning(method, prior_weight=0.0))
@@ -230,23 +204,6 @@ def test_class_pictures_are_made_once_and_kept(loaded: Loaded, tmp_path: Path) -
     assert files[0].stat().st_mtime_ns == times[0] and files[1].is_file()
     assert first.losses == second.losses
     assert torch.equal(first.concepts[0].vectors, second.concepts[0].vectors)
-
-
-def test_a_model_patched_by_a_lora_is_trained_as_it_is(
-    loaded: Loaded, plain_picture: torch.Tensor, caplog: pytest.LogCaptureFixture
-) -> None:
-    model, clip, vae = loaded
-    key = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
-    patched = model.clone()
-    patched.add_patches({key: ("diff", (torch.full((320, 768), 0.01),))})
-    before = weights_of(patched, loaded)
-    result = tune((patched, clip, vae), short_tuning("custom_diffusion", prior_weight=0.0))
-    assert "the patched model is trained, and the result belongs on top of the same patches" in caplog.text
-    assert result.concepts[0].metadata["model_patched"] == "True"
-    name = key.removeprefix("diffusion_model.")
-    change = weights_of(result.model, loaded)[name].float() - before[name].float()
-    assert 0 < change.abs().max() < 0.005
-    assert torch.equal(sample(model, clip), plain_picture)
 
 
 def test_pictures_of_the_class_change_what_is_learned(loaded: Loaded) -> None:
