@@ -1,1 +1,1 @@
-"""The only modules of the pack that import ComfyUI: model access, sampling hook, training session, progress."""
+"""The only modules of the pack that import ComfyUI; `compinv_core/README.md` lists them by subject."""
