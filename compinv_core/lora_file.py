@@ -7,7 +7,7 @@ holds two thin factors for every matrix, the best approximation of the differenc
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -42,13 +42,14 @@ def full_difference_lora(differences: Mapping[str, torch.Tensor]) -> dict[str, t
     return {_difference_key(name): difference.contiguous() for name, difference in differences.items()}
 
 
-def low_rank_lora(differences: Mapping[str, torch.Tensor], rank: int, seed: int = 0) -> dict[str, torch.Tensor]:
+def low_rank_lora(differences: Iterable[tuple[str, torch.Tensor]], rank: int, seed: int = 0) -> dict[str, torch.Tensor]:
     """Approximate differences by an ordinary LoRA.
 
     Parameters
     ----------
-    differences : mapping of str to Tensor
-        By the parameter's name in the diffusion network. Convolutions (out, in, k, k) count as matrices (out, in k k).
+    differences : iterable of (str, Tensor)
+        With the parameter's name in the diffusion network; read one by one, since a whole network takes a while.
+        Convolutions (out, in, k, k) count as matrices (out, in k k).
     rank : int
         Of every matrix; less where the matrix is smaller.
     seed : int
@@ -62,7 +63,7 @@ def low_rank_lora(differences: Mapping[str, torch.Tensor], rank: int, seed: int 
     """
     generator = torch.Generator().manual_seed(seed)
     lora: dict[str, torch.Tensor] = {}
-    for name, difference in differences.items():
+    for name, difference in differences:
         if difference.ndim < 2:
             lora[_difference_key(name)] = difference.contiguous()
             continue

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import comfy.model_management
 import comfy.sample
@@ -14,6 +14,8 @@ from PIL import Image
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.sd import CLIP, VAE
+
+_Item = TypeVar("_Item")
 
 # Enough steps to recognise the subject; a preview must not cost more than a few training steps.
 _PREVIEW_STEPS = 12
@@ -32,6 +34,24 @@ def stop_if_asked(step: int) -> None:
         Not used; makes this a `TrainingHooks.before_step`.
     """
     comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def with_progress(items: Collection[_Item]) -> Iterator[_Item]:
+    """Yield items, moving the node's progress bar after each and stopping when the person pressed stop.
+
+    Parameters
+    ----------
+    items : collection
+
+    Yields
+    ------
+    item
+    """
+    bar = comfy.utils.ProgressBar(len(items))
+    for number, item in enumerate(items):
+        stop_if_asked(number)
+        yield item
+        bar.update_absolute(number + 1)
 
 
 class TrainingProgress:

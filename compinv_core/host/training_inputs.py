@@ -15,6 +15,7 @@ from ..inversion_config import InversionConfig
 from ..photos import centre_crop, latent_weights, stack_masks
 from ..run_state import digest
 from .models import sd1_text_parts
+from .progress import with_progress
 from .training_session import predicts_velocity
 
 if TYPE_CHECKING:
@@ -104,8 +105,7 @@ def encode_photos(
     cell = _PIXELS_PER_CELL
     latents = []
     with torch.inference_mode():
-        for photo in centre_crop(photos, cell):
-            comfy.model_management.throw_exception_if_processing_interrupted()
+        for photo in with_progress(tuple(centre_crop(photos, cell))):
             latents.append(model.model.process_latent_in(vae.encode(photo[None])))
     with torch.inference_mode(False):
         encoded = torch.cat([latent.detach().float().cpu().clone() for latent in latents])

@@ -17,6 +17,7 @@ from ..lora_file import NETWORK_PREFIX, check_lora_replaceable, full_difference_
 from ..tuning_config import CustomDiffusionConfig, DreamBoothConfig, TuningConfig
 from .concepts import concept_images
 from .inversion_run import InversionRun, Learned, OnStep
+from .progress import with_progress
 from .trained_weights import TrainedWeights
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def train_dreambooth(
     )
 
     def finish(weights: TrainedWeights) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        return weights.values(), low_rank_lora(weights.differences(), config.lora_rank)
+        return weights.values(), low_rank_lora(with_progress(weights.differences().items()), config.lora_rank)
 
     learned = run.learn(finish, on_step)
     values, lora = learned.outcome

@@ -131,3 +131,37 @@ def test_replacing_a_word_that_another_method_learned_is_said(
             tune(loaded, short_tuning("custom_diffusion", name=name, num_class_images=3), embedding_folder=tmp_path)
     said = [record.message for record in caplog.records if "will be replaced" in record.message]
     assert len(said) == 1 and said[0].startswith("my-cat.safetensors was learned by DreamBooth")
+
+
+def test_stopped_while_the_rank_is_cut_down_keeps_the_training(loaded: Loaded, tmp_path: Path) -> None:
+    import comfy.model_management
+
+    config, steps = short_tuning("dreambooth", prior_weight=0.0), []
+
+    def press_stop(step: int, losses: Any) -> None:
+        steps.append(step)
+        if step == config.steps:
+            comfy.model_management.interrupt_current_processing()
+
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        tune(loaded, config, run_dir=tmp_path, on_step=press_stop)
+    assert tune(loaded, config, run_dir=tmp_path, on_step=press_stop).lora and steps == [1, 2]
+
+
+def test_encoding_shows_progress_and_stops_within_a_picture(loaded: Loaded) -> None:
+    import comfy.model_management
+    import comfy.utils
+
+    shown: list[tuple[int, int]] = []
+
+    def press_stop(value: int, total: int, preview: Any, node_id: Any = None) -> None:
+        shown.append((value, total))
+        comfy.model_management.interrupt_current_processing()
+
+    comfy.utils.set_progress_bar_global_hook(press_stop)
+    try:
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            tune(loaded, short_tuning("custom_diffusion"))
+    finally:
+        comfy.utils.set_progress_bar_global_hook(None)
+    assert shown == [(1, 2)]

@@ -43,7 +43,7 @@ def test_full_rank_gives_the_difference_again() -> None:
         "norm.weight": torch.randn(5, generator=generator()),
         "norm.bias": torch.randn(5, generator=generator()),
     }
-    lora = low_rank_lora(differences, 36)
+    lora = low_rank_lora(differences.items(), 36)
     assert lora["diffusion_model.conv.lora_up.weight"].shape == (6, 6, 1, 1)
     assert lora["diffusion_model.conv.lora_down.weight"].shape == (6, 4, 3, 3)
     assert float(lora["diffusion_model.conv.alpha"]) == 6.0
