@@ -58,7 +58,7 @@ def test_one_concept(server: ComfyServer, sd1_checkpoint: str, object_info: dict
     if trainer == "CompInvTrainCustomDiffusion":
         assert (server.base / "models" / "loras" / f"{concept}.safetensors").is_file()
     else:
-        assert list((server.base / "output" / "checkpoints").glob("my-cat*.safetensors"))
+        assert list((server.base / "output" / "checkpoints").glob("my-cat-db*.safetensors"))
 
 
 def test_two_concepts_are_guided_on_the_trained_model(
@@ -77,5 +77,5 @@ def test_two_concepts_are_guided_on_the_trained_model(
 
     assert np.abs(pictures - plain).max() > 0
     assert all(
-        (server.base / "models" / "embeddings" / f"my-{thing}.safetensors").is_file() for thing in ("cat", "ball")
+        (server.base / "models" / "embeddings" / f"my-{thing}-joint.safetensors").is_file() for thing in ("cat", "ball")
     )

@@ -72,7 +72,12 @@ TRAIN: dict[str, Node] = {
         "",
         (680, 0),
         (360, 640),
-        {"name": "my-cat", "superclass": "cat", "template": "object with class"},
+        {
+            "name": "my-cat",
+            "superclass": "cat",
+            "template": "object with class",
+            "preview_prompt": "a photo of {} {class}",
+        },
         {
             "model": ("checkpoint", 0),
             "clip": ("checkpoint", 1),
@@ -142,7 +147,7 @@ shown in the editor's *Nodes 2.0* mode: switch it on in the menu behind ComfyUI'
 3. *Layout From Boxes*: one phrase per line, in the order of the boxes. *Apply Layout Guidance*: the whole prompt. \
 Each phrase must stand in the prompt exactly as written.
 
-`embedding:my-cat` is the word learned in *01-train-concept*. Any sampler will do. With `strength` 0 you get exactly \
+`embedding:my-cat` is the word learned in *01-train-concept*. With `strength` 0 you get exactly \
 the pictures of the unguided model.
 """
 
@@ -287,6 +292,8 @@ def main() -> None:
             with browser.open_frontend(server.url) as page:
                 for name in wanted:
                     graph = json.loads(page.evaluate(BUILD, list(WORKFLOWS[name].items())))
+                    if len(graph["nodes"]) != len(WORKFLOWS[name]):
+                        raise SystemExit(f"{name}: the editor's own first graph came in between; try again")
                     path = locations.REPOSITORY / "workflows" / f"{name}.json"
                     path.write_text(json.dumps(graph, indent=2, ensure_ascii=False) + "\n")
                     write_thumbnail(page, path.with_suffix(".jpg"))

@@ -8,6 +8,8 @@ CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
 SIDE = 512
 PHOTOS = 3
 
+# Every template learns words of its own: a word of one method is of no use to another, whose file it would replace.
+
 Node = tuple[str, str, tuple[int, int], tuple[int, int], dict[str, Any], dict[str, tuple[str, int]]]
 
 CUSTOM_NOTE = f"""## Custom Diffusion: a word and a small part of the model
@@ -19,7 +21,7 @@ CUSTOM_NOTE = f"""## Custom Diffusion: a word and a small part of the model
 class, then it trains 500 steps; both can be stopped at any time and go on where they were.
 
 The word is saved in `models/embeddings`, the trained part of the model in `models/loras`: in other graphs use *Load \
-LoRA* with strength 1 and write `embedding:my-cat cat`. Disconnect *Load Anchors* for plain Custom Diffusion.
+LoRA* with strength 1 and write `embedding:my-cat-cd cat`. Disconnect *Load Anchors* for plain Custom Diffusion.
 """
 
 DREAMBOOTH_NOTE = f"""## DreamBooth: a word and the whole model
@@ -27,11 +29,12 @@ DREAMBOOTH_NOTE = f"""## DreamBooth: a word and the whole model
 1. Choose your **Stable Diffusion 1.5** checkpoint in *Load Checkpoint* (for the miniature world of `make demo`: \
 `miniworld.safetensors`, and 128 × 128 in *Upscale Image*).
 2. Load three to five photos of one thing. All are cropped to {SIDE} × {SIDE}.
-3. Give the concept a name and its class word (`superclass`), and press Run.
+3. Give the concept a name and its class word (`superclass`), and press Run. First the model makes 200 pictures of the \
+class, then it trains 800 steps; both can be stopped at any time and go on where they were.
 
 Needs about 14 GB beside the model; half of that with the advanced input `optimizer` at *adafactor*. *Save Checkpoint* \
 writes the trained model into `output/checkpoints`; move it to `models/checkpoints` to use it in other graphs, with \
-`embedding:my-cat cat` in the prompt.
+`embedding:my-cat-db cat` in the prompt.
 """
 
 TWO_NOTE = f"""## Two things of your own, learned together
@@ -75,14 +78,14 @@ def _photos(name: str, top: int) -> dict[str, Node]:
     }
 
 
-def _training(kind: str, superclass: str, links: dict[str, tuple[str, int]]) -> Node:
+def _training(kind: str, name: str, superclass: str, links: dict[str, tuple[str, int]]) -> Node:
     models = {"model": ("checkpoint", 0), "clip": ("checkpoint", 1), "vae": ("checkpoint", 2)}
     return (
         kind,
         "",
         (680, 0),
         (360, 760),
-        {"name": "my-cat", "superclass": superclass},
+        {"name": name, "superclass": superclass},
         {**models, "images": ("my-cat crop", 0), "anchors": ("anchors", 0), **links},
     )
 
@@ -132,14 +135,14 @@ def _pictures(left: int, model: str, positive: str, prefix: str) -> dict[str, No
     }
 
 
-def _single(kind: str, note: str, prefix: str) -> dict[str, Node]:
+def _single(kind: str, name: str, note: str, prefix: str) -> dict[str, Node]:
     """One concept, learned by a method, and composed with another noun."""
     return {
         "note": ("MarkdownNote", "What this does", (-460, 0), (420, 440), {"": note}, {}),
         "checkpoint": ("CheckpointLoaderSimple", "", (0, 0), (320, 100), {"ckpt_name": CHECKPOINT}, {}),
         **_photos("my-cat", 160),
         "anchors": ("CompInvLoadAnchors", "", (360, 0), (270, 110), {}, {"clip": ("checkpoint", 1)}),
-        "train": _training(kind, "cat", {}),
+        "train": _training(kind, name, "cat", {}),
         "loss": ("LossGraphNode", "", (1080, 0), (280, 320), {}, {"loss": ("train", 2)}),
         "prompt": (
             "StringConcatenate",
@@ -161,16 +164,16 @@ def _single(kind: str, note: str, prefix: str) -> dict[str, Node]:
     }
 
 
-CUSTOM_DIFFUSION = _single("CompInvTrainCustomDiffusion", CUSTOM_NOTE, "custom-diffusion")
+CUSTOM_DIFFUSION = _single("CompInvTrainCustomDiffusion", "my-cat-cd", CUSTOM_NOTE, "custom-diffusion")
 
 DREAMBOOTH = {
-    **_single("CompInvTrainDreamBooth", DREAMBOOTH_NOTE, "dreambooth"),
+    **_single("CompInvTrainDreamBooth", "my-cat-db", DREAMBOOTH_NOTE, "dreambooth"),
     "checkpoint file": (
         "CheckpointSave",
         "",
         (1080, 380),
         (280, 120),
-        {"filename_prefix": "checkpoints/my-cat"},
+        {"filename_prefix": "checkpoints/my-cat-db"},
         {"model": ("train", 0), "clip": ("checkpoint", 1), "vae": ("checkpoint", 2)},
     ),
 }
@@ -186,10 +189,10 @@ TWO_CONCEPTS: dict[str, Node] = {
         "The second thing",
         (680, 1300),
         (360, 240),
-        {"name": "my-ball", "superclass": "ball"},
+        {"name": "my-ball-joint", "superclass": "ball"},
         {"images": ("my-ball crop", 0)},
     ),
-    "train": _training("CompInvTrainCustomDiffusion", "cat", {"more_concepts": ("second", 0)}),
+    "train": _training("CompInvTrainCustomDiffusion", "my-cat-joint", "cat", {"more_concepts": ("second", 0)}),
     "loss": ("LossGraphNode", "", (1080, 960), (280, 320), {}, {"loss": ("train", 2)}),
     "canvas": (
         "CreateBoundingBoxes",
@@ -211,7 +214,7 @@ TWO_CONCEPTS: dict[str, Node] = {
         "",
         (1080, 680),
         (420, 200),
-        {"phrases": "embedding:my-cat cat\nembedding:my-ball ball"},
+        {"phrases": "embedding:my-cat-joint cat\nembedding:my-ball-joint ball"},
         {"bboxes": ("canvas", 1), "width": ("size", 0), "height": ("size", 1)},
     ),
     "guidance": (
