@@ -94,7 +94,8 @@ class LayoutTrainingResult:
     held_out_pairs : tuple of pairs of str
     scores : mapping of str to LayoutScore
         On the held-out pairs: ``predictor``; ``constant layout``; ``class mean``, the mean box of each noun over the
-        training pictures; and for comparison ``class mean by side``, which is told the side too.
+        training pictures; and for comparison ``class mean by side``, which puts the first noun on the left,
+        and each at the mean box of its side.
     pictures : mapping of str to int
         Number of pictures ``trained on`` and ``held out``.
     """
