@@ -196,7 +196,7 @@ class InversionRun:
         sampler = PreviewSampler(session.model, self._clip, self._vae, latent_shape, config.seed)
         encoder = TemplateEncoder(clip, [config.preview_prompt], concept.num_vectors, concept.superclass)
 
-        def preview() -> Image.Image:
+        def preview() -> Image.Image | None:
             with torch.no_grad():
                 # Those of the last step are from before its update.
                 session.weights.place_casts()

@@ -11,6 +11,8 @@ import comfy.utils
 import torch
 from PIL import Image
 
+from .. import logger
+
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.sd import CLIP, VAE
@@ -64,10 +66,12 @@ class TrainingProgress:
     preview_every : int
         Steps between previews; 0 for none.
     preview : callable, optional
-        () -> PIL image.
+        () -> PIL image, or None where there is none to be shown.
     """
 
-    def __init__(self, steps: int, preview_every: int = 0, preview: Callable[[], Image.Image] | None = None) -> None:
+    def __init__(
+        self, steps: int, preview_every: int = 0, preview: Callable[[], Image.Image | None] | None = None
+    ) -> None:
         self._bar = comfy.utils.ProgressBar(steps)
         self._steps, self._every, self._preview = steps, preview_every, preview
 
@@ -78,16 +82,19 @@ class TrainingProgress:
         ----------
         steps_done : int
         """
-        due = self._preview is not None and self._every > 0 and steps_done % self._every == 0
-        picture = ("JPEG", self._preview(), _PREVIEW_PIXELS) if due and self._preview is not None else None
-        self._bar.update_absolute(steps_done, self._steps, picture)
+        picture = None
+        if self._preview is not None and self._every > 0 and steps_done % self._every == 0:
+            picture = self._preview()
+        self._bar.update_absolute(
+            steps_done, self._steps, None if picture is None else ("JPEG", picture, _PREVIEW_PIXELS)
+        )
 
 
 class PreviewSampler:
     """Renders a prompt with the vectors learned so far, by the host's own sampler (Euler, 12 steps, CFG 6).
 
     Every preview starts from the same noise, so that they can be compared. The training's random numbers are not
-    touched.
+    touched, and the networks in training stay where they are: without room for the autoencoder there is no preview.
 
     Parameters
     ----------
@@ -102,11 +109,12 @@ class PreviewSampler:
     def __init__(self, model: ModelPatcher, clip: CLIP, vae: VAE, latent_shape: tuple[int, ...], seed: int) -> None:
         self._model, self._vae, self._seed = model, vae, seed
         self._latent = torch.zeros((1, *latent_shape))
+        self._told = False
         with torch.inference_mode():
             self._negative: Any = clip.encode_from_tokens_scheduled(clip.tokenize(""))
 
-    def render(self, context: torch.Tensor) -> Image.Image:
-        """Return a picture of the conditioning.
+    def render(self, context: torch.Tensor) -> Image.Image | None:
+        """Return a picture of the conditioning, or None where the device has no room for the autoencoder.
 
         Parameters
         ----------
@@ -114,8 +122,13 @@ class PreviewSampler:
 
         Returns
         -------
-        PIL.Image.Image
+        PIL.Image.Image or None
         """
+        if not self._has_room():
+            if not self._told:
+                logger.warning("No previews: the device has no room for the autoencoder beside the training.")
+            self._told = True
+            return None
         with torch.inference_mode():
             noise = comfy.sample.prepare_noise(self._latent, self._seed)
             samples = comfy.sample.sample(
@@ -133,3 +146,13 @@ class PreviewSampler:
             )
             pixels = self._vae.decode(samples)[0]
             return Image.fromarray((pixels.clamp(0, 1) * 255).round().byte().cpu().numpy())
+
+    def _has_room(self) -> bool:
+        """Tell whether the host would load the autoencoder without pushing out the networks in training."""
+        management, vae = comfy.model_management, self._vae
+        if management.DISABLE_SMART_MEMORY:
+            return False
+        decoding = vae.memory_used_decode(self._latent.shape, vae.vae_dtype) + management.extra_reserved_memory()
+        loading = 1.1 * (vae.patcher.model_size() - vae.patcher.loaded_size())
+        needed = loading + max(decoding, management.minimum_inference_memory())
+        return needed <= management.get_free_memory(vae.patcher.load_device)

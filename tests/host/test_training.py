@@ -137,6 +137,24 @@ def test_previews_show_pictures_and_do_not_change_the_result(loaded: Loaded, uni
     assert torch.equal(result.concept.vectors, uninterrupted.concept.vectors)
 
 
+def test_no_preview_moves_the_networks_in_training(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import comfy.model_management
+    import comfy.utils
+
+    # As with --disable-smart-memory: loading one model unloads all others.
+    monkeypatch.setattr(comfy.model_management, "DISABLE_SMART_MEMORY", True)
+    shown: list[Any] = []
+    comfy.utils.set_progress_bar_global_hook(lambda value, total, preview, node_id=None: shown.append(preview))
+    try:
+        train(loaded, short_config(steps=4, preview_every=2))
+    finally:
+        comfy.utils.set_progress_bar_global_hook(None)
+    assert shown and not any(shown)
+    assert caplog.text.count("No previews") == 1
+
+
 def test_anchors_enter_the_loss_and_the_metadata(loaded: Loaded, uninterrupted: Any) -> None:
     from compinv_core.host.text_encoder import load_anchors
 
