@@ -1,4 +1,4 @@
-"""A training run on disk: what is needed to continue it bit for bit, and to refuse to continue another one.
+"""A training run on disk: what is needed to continue it to the same bits on the same machine, and to refuse another.
 
 ``state.safetensors`` holds the tensors, and in its header the step, the losses and the fingerprint, so that one rename
 replaces all of it. ``run.json`` repeats the settings for people. A run that is begun anew sets the old state aside as
