@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .detections import Detection, same_head, same_noun, sorted_detections
+from .detections import Detection, same_head, same_noun
 from .errors import UserError
 from .layout import Box, Layout, check_phrases, fold_case
 
@@ -107,36 +107,6 @@ def layout_to_bounding_boxes(layout: Layout) -> list[list[dict[str, Any]]]:
     """
     certain = [Detection(phrase, 1.0, box) for phrase, box in zip(layout.phrases, layout.boxes, strict=True)]
     return detections_to_bounding_boxes([certain], layout.width, layout.height)
-
-
-def detections_from_bounding_boxes(bboxes: Any, width: int, height: int) -> list[tuple[Detection, ...]]:
-    """Read the host's ``BOUNDING_BOX`` values, of whatever node, as detections.
-
-    Parameters
-    ----------
-    bboxes : list of list of dict, list of dict, or dict
-        ``{x, y, width, height}`` in pixels, ``label`` (or ``metadata.label``) and ``score``; one inner list per
-        picture. A box without a score counts as certain.
-    width, height : int
-        Size of the pictures in pixels.
-
-    Returns
-    -------
-    list of tuple of Detection
-        One per picture, the highest score first; labels in lower case, "" where a box has none.
-
-    Raises
-    ------
-    UserError
-        When a box is malformed, empty or outside the picture.
-    """
-    frames = bboxes if isinstance(bboxes, list) and bboxes and isinstance(bboxes[0], (list, tuple)) else [bboxes]
-    found = []
-    for frame in frames:
-        boxes = _first_frame(frame)
-        corners = [_fractions(box, number, width, height) for number, box in enumerate(boxes, start=1)]
-        found.append(sorted_detections(zip(map(_label, boxes), map(_score, boxes), corners, strict=True)))
-    return found
 
 
 def detections_to_bounding_boxes(

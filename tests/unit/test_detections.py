@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 from torch import Tensor
 
-from compinv_core.bounding_boxes import detections_from_bounding_boxes, detections_to_bounding_boxes
+from compinv_core.bounding_boxes import detections_to_bounding_boxes, layout_from_bounding_boxes
 from compinv_core.detections import Detection, Detector, match_labels, require_labels, sorted_detections
 from compinv_core.errors import UserError
 from compinv_core.vocabulary import coco80
@@ -107,7 +107,7 @@ def test_boxes_go_to_the_host_and_back() -> None:
     boxes = detections_to_bounding_boxes(detections, width=200, height=100)
     box = {"x": 50, "y": 50, "width": 100, "height": 50, "label": "cat", "score": 0.75}
     assert boxes == [[{**box, "metadata": {"type": "obj", "desc": "cat"}}], []]
-    assert detections_from_bounding_boxes(boxes, width=200, height=100) == detections
+    assert layout_from_bounding_boxes(boxes, ["a cat"], width=200, height=100).boxes == (detections[0][0].box,)
 
 
 def test_boxes_are_whole_pixels_inside_the_picture() -> None:
@@ -122,12 +122,10 @@ def test_boxes_are_whole_pixels_inside_the_picture() -> None:
 
 def test_every_form_of_the_hosts_boxes_is_read() -> None:
     box = {"x": 0, "y": 10, "width": 50, "height": 90, "metadata": {"label": "Cat "}}
-    expected = Detection("cat", 1.0, (0.0, 0.1, 0.5, 1.0))
     for boxes in (box, [box], [[box]]):
-        assert detections_from_bounding_boxes(boxes, 100, 100) == [(expected,)]
-    for nothing in (None, [], [[]]):
-        assert detections_from_bounding_boxes(nothing, 100, 100) == [()]
-    assert detections_from_bounding_boxes([[], [box]], 100, 100) == [(), (expected,)]
+        assert layout_from_bounding_boxes(boxes, ["a cat"], 100, 100).boxes == ((0.0, 0.1, 0.5, 1.0),)
+    for nothing in (None, [], [[]], [[], [box]]):
+        assert layout_from_bounding_boxes(nothing, ["a cat"], 100, 100).boxes == ()
 
 
 @pytest.mark.parametrize(
@@ -135,10 +133,11 @@ def test_every_form_of_the_hosts_boxes_is_read() -> None:
 )
 def test_a_broken_box_gets_a_sentence(box: object) -> None:
     with pytest.raises(UserError):
-        detections_from_bounding_boxes([[box]], 100, 100)
+        layout_from_bounding_boxes([[box]], ["a cat"], 100, 100)
 
 
 @pytest.mark.parametrize("score", ["high", math.nan])
 def test_a_broken_score_gets_a_sentence(score: object) -> None:
+    box = {"x": 0, "y": 0, "width": 9, "height": 5, "score": score}
     with pytest.raises(UserError, match=f"score {score!r}; give it a number"):
-        detections_from_bounding_boxes([{"x": 0, "y": 0, "width": 9, "height": 5, "score": score}], 100, 100)
+        layout_from_bounding_boxes([box], ["a cat"], 100, 100)
