@@ -35,7 +35,7 @@ def gradient_checkpointing(network: torch.nn.Module, enabled: bool) -> Iterator[
         for block in blocks:
             del block.forward
         for block, forward in replaced.items():
-            block.forward = forward
+            block.__dict__["forward"] = forward
 
 
 def _recomputed(forward: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> Any:

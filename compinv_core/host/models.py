@@ -110,11 +110,12 @@ def resident(patcher: ModelPatcher) -> ModelPatcher:
     UserError
         When the loader that made it cannot load it again without dynamic memory.
     """
-    if not getattr(patcher, "is_dynamic", lambda: False)():
+    dynamic: Any = patcher
+    if not getattr(dynamic, "is_dynamic", lambda: False)():
         return patcher
     try:
         with torch.inference_mode(False):
-            return patcher.get_non_dynamic_delegate()
+            return dynamic.get_non_dynamic_delegate()
     except RuntimeError as error:
         raise UserError(
             "The model comes from a loader that cannot load it without dynamic memory; use Load Checkpoint, or start "
