@@ -38,6 +38,7 @@ def replacing(path: Path) -> Iterator[Path]:
     UserError
         When the disk is full; `path` is then as it was.
     """
+    # `remove_leftovers` knows this form.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,6 +59,18 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that processes left in a folder when they were killed while writing.
+
+    Parameters
+    ----------
+    folder : Path
+        That no other process writes to now; may not exist.
+    """
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 def _is_no_room(error: OSError | SafetensorError) -> bool:

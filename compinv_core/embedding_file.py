@@ -65,6 +65,12 @@ def check_replaceable(path: Path, method: str = "") -> None:
     ------
     UserError
     """
+    for other in path.parent.rglob(f"{path.stem}.*"):
+        if other != path and other.suffix in (path.suffix, *_TORCH_SUFFIXES):
+            raise UserError(
+                f"There is another embedding of the name {path.stem!r}, {other.relative_to(path.parent).as_posix()}, "
+                "and ComfyUI would take either; choose another name, or move that file away."
+            )
     if not path.exists():
         return
     metadata = _safetensors_metadata(path)

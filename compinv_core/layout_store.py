@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .atomic_file import replacing
+from .atomic_file import remove_leftovers, replacing
 from .detections import Detection
 from .errors import UserError
 from .layout_dataset import (
@@ -58,8 +58,8 @@ class LayoutStore:
             self._check_settings(read_json(folder / MANIFEST_FILE))
         if (folder / ANNOTATIONS_FILE).exists():
             self._take_over(read_json(folder / ANNOTATIONS_FILE))
-        for leftover in (*folder.glob(".*.tmp"), *(folder / IMAGE_FOLDER).glob(".*.tmp")):
-            leftover.unlink(missing_ok=True)
+        remove_leftovers(folder)
+        remove_leftovers(folder / IMAGE_FOLDER)
 
     def missing(self, plan: Sequence[PlannedImage]) -> list[PlannedImage]:
         """Return the pictures of a plan that are not there yet, in the order of the plan.

@@ -83,7 +83,8 @@ class AnchorRecoder:
             Whether the codes changed.
         """
         every = self.settings.recode_every
-        if not every or (step + 1) % every:
+        # What is no longer finite is for the training loop to report.
+        if not every or (step + 1) % every or not torch.isfinite(vectors).all():
             return False
         keep = self.settings.momentum
         rows = []

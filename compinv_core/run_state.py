@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from . import logger
-from .atomic_file import replacing
+from .atomic_file import remove_leftovers, replacing
 from .errors import UserError
 
 STATE_FILE = "state.safetensors"
@@ -106,6 +106,7 @@ class RunStore:
         ------
         UserError
         """
+        remove_leftovers(self.folder)
         existing = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
         path, previous = self.folder / STATE_FILE, self.folder / PREVIOUS_FILE
         replaced = path if continues else previous
@@ -137,6 +138,7 @@ class RunStore:
         UserError
             When the folder holds an unfinished run of other settings or data, or a state that cannot be read.
         """
+        remove_leftovers(self.folder)
         path = self.folder / STATE_FILE
         if not path.exists():
             return None

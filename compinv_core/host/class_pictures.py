@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import comfy.model_management
 import comfy.sample
 import comfy.utils
 import numpy as np
@@ -22,6 +23,7 @@ from ..run_state import text_digest
 from ..tuning_config import TuningConfig
 from .concepts import CheckedConcept
 from .progress import stop_if_asked
+from .text_encoder import encode_tokens, sentence_tokens
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -191,8 +193,10 @@ def _paint(
 
 
 def _encoded(clip: CLIP, text: str) -> list:
+    """Return the conditioning of the very words: the training reads no weights or embeddings in a prompt either."""
+    comfy.model_management.load_models_gpu([clip.patcher])
     with torch.inference_mode():
-        return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+        return [[encode_tokens(clip, sentence_tokens(clip, text, "class_prompt")).cpu(), {}]]
 
 
 def _read(path: Path | None) -> np.ndarray | None:

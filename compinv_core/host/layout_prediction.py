@@ -210,8 +210,8 @@ def phrase_noun(clip: CLIP, phrase: str, vocabulary: Anchors) -> str:
     for start in range(len(words)):
         if found := _known(words[start:], vocabulary):
             return found
-    for stop in range(len(words) - 1, 0, -1):
-        for start in range(stop):
+    for start in range(len(words)):
+        for stop in range(len(words) - 1, start, -1):
             if found := _known(words[start:stop], vocabulary):
                 return found
     # The last word of ordinary text is what it is about.

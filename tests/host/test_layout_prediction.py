@@ -122,9 +122,10 @@ def test_phrases_are_taken_for_nouns(predictor: LayoutPredictor, clip: Any, capl
     write_embedding("layout-boat", torch.cat([boat + 0.2 * noise, boat - 0.2 * noise]))
     with caplog.at_level(logging.INFO, "compinv"):
         _, nouns = predict(
-            predictor, clip, "embedding:layout-boat", "embedding:layout-boat cat", "two red Trees", "a dog with a hat"
-        )
-    assert list(nouns.values()) == ["boat", "cat", "tree", "dog"]
+            predictor, clip, "embedding:layout-boat", "embedding:layout-boat cat", "two red Trees", "a dog with a hat",
+            "a cat near a boat outside",
+        )  # fmt: skip
+    assert list(nouns.values()) == ["boat", "cat", "tree", "dog", "cat"]
     # Only the learned word alone had to be looked for in embedding space.
     assert [record.message for record in caplog.records if "is taken for" in record.message] == [
         'Predict Layout: "embedding:layout-boat" is taken for "boat" (cosine 1.00).'

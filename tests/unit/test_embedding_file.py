@@ -51,6 +51,16 @@ def test_our_own_file_is_replaced_and_others_are_not(tmp_path: Path) -> None:
     assert torch.equal(load_file(path)["emb_params"], theirs)
 
 
+@pytest.mark.parametrize("other", ["my-cat.pt", "sd15/my-cat.safetensors"])
+def test_a_second_embedding_of_the_name_is_refused(tmp_path: Path, other: str) -> None:
+    (tmp_path / other).parent.mkdir(exist_ok=True)
+    (tmp_path / other).touch()
+    (tmp_path / "my-cat.txt").touch()
+    with pytest.raises(UserError, match=f"my-cat', {other}, and .*; choose another name"):
+        write_concept(a_concept(), tmp_path / "my-cat.safetensors")
+    write_concept(a_concept(), tmp_path / "my-car.safetensors")
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "my-cat.safetensors"
     write_concept(a_concept(1), path)

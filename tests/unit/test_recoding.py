@@ -56,6 +56,12 @@ def test_one_active_anchor_leaves_the_superclass_alone() -> None:
     assert recoder.codes[0].tolist() == [0.0, 0.0, 1.0, 0.0]
 
 
+def test_vectors_that_are_no_longer_finite_keep_their_code() -> None:
+    recoder = AnchorRecoder(EYE, 0, 1, RecoderSettings(recode_every=1))
+    assert not recoder.after_step(0, torch.tensor([[1.0, float("nan"), 0.0, 0.0]]))
+    assert recoder.codes[0].tolist() == [1.0, 0.0, 0.0, 0.0]
+
+
 def test_zero_interval_keeps_the_first_code() -> None:
     recoder = AnchorRecoder(EYE, 0, 1, RecoderSettings(recode_every=0))
     assert not any(recoder.after_step(step, torch.ones(1, 4)) for step in range(300))

@@ -115,6 +115,13 @@ def test_a_finished_run_is_returned_and_can_be_made_longer(tmp_path: Path, unint
     assert longer.calls == 18 and longer.equals(uninterrupted[0])
 
 
+def test_what_a_killed_save_left_is_cleared_away(tmp_path: Path) -> None:
+    leftover = tmp_path / f".{STATE_FILE}.1.tmp"
+    leftover.write_bytes(b"half a state")
+    train(NoisyRegression(), LoopSettings(steps=2, seed=3), a_store(tmp_path))
+    assert not leftover.exists() and (tmp_path / STATE_FILE).exists()
+
+
 def test_an_unfinished_run_of_other_inputs_is_refused_and_kept(tmp_path: Path) -> None:
     settings = LoopSettings(steps=30, seed=3)
     with pytest.raises(Stop):
