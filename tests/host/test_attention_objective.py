@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
 import torch
 
 from support import host
+from support.checkpoints import SHARED_UNET, UNETS
 from support.controlnet import random_controlnet
 from support.sampling import PROMPT, encode, noise_like, probe
 
@@ -22,6 +24,25 @@ def core():
 
     module.config = compinv_core.guidance.GuidanceConfig()
     return module
+
+
+@pytest.mark.parametrize(
+    ("choice", "output_blocks"), [("middle", []), ("first up", [3, 4, 5]), ("all up", [3, 4, 5, 6, 7, 8, 9, 10, 11])]
+)
+def test_blocks_of_stable_diffusion_1(core, choice: str, output_blocks: list[int]) -> None:
+    import comfy.ops
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+    from compinv_core.host.capture import select_blocks
+
+    # The network takes its lists apart.
+    shape = deepcopy({**SHARED_UNET, **UNETS["full"]})
+    with torch.device("meta"):
+        unet = UNetModel(**shape, device="meta", operations=comfy.ops.disable_weight_init)
+    outputs = [("output", index) for index in output_blocks]
+    middle = [("middle", 0)]
+    assert list(select_blocks(unet, choice)) == (outputs or middle)
+    assert list(select_blocks(unet, "middle and first up")) == [*middle, ("output", 3), ("output", 4), ("output", 5)]
 
 
 def conditioning(core, boxes: tuple = BOXES, text: str = PROMPT, **values) -> list:
