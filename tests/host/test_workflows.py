@@ -1,4 +1,4 @@
-"""Both templates through the real server, on a small model; only checkpoint, size and length are changed."""
+"""Templates 01 and 02 through the real server, on a small model; only checkpoint, size and length are changed."""
 
 from __future__ import annotations
 
