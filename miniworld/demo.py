@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import json
 import logging
-import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -174,11 +173,13 @@ def fingerprint() -> str:
 
 
 def set_aside_what_is_out_of_date(folder: Path) -> None:
-    """Move what another demo than the present one has made to ``<folder>-previous``."""
+    """Move what another demo than the present one has made to ``<folder>-previous``, or that with a number."""
     file, present = folder / "made-of.txt", fingerprint()
-    if folder.exists() and not (file.exists() and file.read_text() == present):
-        previous = folder.with_name(f"{folder.name}-previous")
-        shutil.rmtree(previous, ignore_errors=True)
+    # Demos without the file have a host's folder; any other folder is a person's.
+    outdated = file.read_text() != present if file.exists() else (folder / "comfyui").exists()
+    if outdated:
+        names = (f"{folder.name}-previous{number}" for number in ("", *(f"-{n}" for n in range(2, 1000))))
+        previous = next(path for path in map(folder.with_name, names) if not path.exists())
         folder.rename(previous)
         print(f"what was made with other settings is in {previous} now", flush=True)
     with replacing(file) as temporary:

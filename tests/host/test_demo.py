@@ -47,6 +47,18 @@ def test_what_other_settings_made_is_set_aside(tmp_path, monkeypatch):
     assert not (folder / "ablation.png").exists()
     assert (tmp_path / "demo-output-previous" / "ablation.png").read_bytes() == b"a picture"
 
+    (folder / "ablation.png").write_bytes(b"another one")
+    monkeypatch.setitem(demo.INVERSION, "steps", 3)
+    demo.set_aside_what_is_out_of_date(folder)
+    assert (tmp_path / "demo-output-previous" / "ablation.png").read_bytes() == b"a picture"
+    assert (tmp_path / "demo-output-previous-2" / "ablation.png").read_bytes() == b"another one"
+
+
+def test_a_folder_that_no_demo_made_stays_where_it_is(tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    demo.set_aside_what_is_out_of_date(tmp_path)
+    assert (tmp_path / "letter.txt").read_text() == "dear"
+
 
 def test_masks_travel_in_the_alpha_channel(tmp_path):
     from PIL import Image
