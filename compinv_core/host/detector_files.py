@@ -15,6 +15,7 @@ import folder_paths
 from ..atomic_file import replacing
 from ..detr_checkpoint import CONFIG_FILE, PROCESSOR_FILE, WEIGHTS_FILE
 from ..errors import UserError
+from .folders import MINIATURE_WEIGHTS
 from .predictor_choice import MINIATURE_WORLD
 
 DETR, YOLO = "detr", "yolo"
@@ -64,7 +65,7 @@ def miniature_detector_path(backend: str) -> Path:
     Path
         May not exist.
     """
-    return Path(__file__).resolve().parents[2] / "miniworld" / "weights" / _MINIATURE[backend]
+    return MINIATURE_WEIGHTS / _MINIATURE[backend]
 
 
 def detector_path(name: str) -> Path:

@@ -8,6 +8,9 @@ import folder_paths
 
 from ..errors import UserError
 
+MINIATURE_WEIGHTS = Path(__file__).resolve().parents[2] / "miniworld" / "weights"
+"""What comes with the pack for the miniature world; may not exist."""
+
 _ANCHOR_SUFFIX = ".txt"
 # Names of many concepts joined are cut; the run itself tells them apart.
 _LONGEST_FILE_NAME = 200
@@ -177,7 +180,7 @@ def miniature_predictor_path() -> Path:
     Path
         May not exist.
     """
-    return Path(__file__).resolve().parents[2] / "miniworld" / "weights" / "layout-predictor.safetensors"
+    return MINIATURE_WEIGHTS / "layout-predictor.safetensors"
 
 
 def _predictor_folder() -> Path:

@@ -18,7 +18,7 @@ from ..layout_dataset import LayoutDataset, Pair
 from ..layout_predictor import AnyPredictor, LayoutPredictor, SideBySide, nearest_noun, predict_boxes, require_width
 from ..layout_training import LayoutTrainingConfig, LayoutTrainingResult, train_layout
 from .models import require_sd1
-from .progress import TrainingProgress, stop_if_asked
+from .progress import stop_if_asked, with_progress
 from .prompt_spans import content_tokens, find_spans, require_embeddings
 from .text_encoder import load_anchors, token_embeddings
 from .training_inputs import text_encoder_fingerprint
@@ -237,12 +237,9 @@ def _all_features(clip: CLIP, dataset: LayoutDataset, kind: str) -> dict[Pair, t
     """Features of every pair of a data set in both orders; many pairs take minutes on a CPU."""
     found: dict[Pair, torch.Tensor] = {}
     pairs = {frozenset(row.nouns): row.nouns for row in dataset.annotations}.values()
-    progress = TrainingProgress(len(pairs))
-    for done, (first, second) in enumerate(pairs):
-        stop_if_asked(done)
+    for first, second in with_progress(pairs):
         found[first, second] = pair_features(clip, (first, second), kind, dataset.template)
         found[second, first] = found[first, second].flip(0)
-        progress.update(done + 1)
     return found
 
 
