@@ -13,8 +13,8 @@ class UserError(ValueError):
     """An input that the person at the graph can put right.
 
     The message is one sentence on one line: what was wrong, what was expected, and which node or input cures it. It is
-    raised before any long work starts. Line breaks and letters that cannot be shown are folded or escaped here, and what
-    is too long is cut in its middle, since the cure stands at the end.
+    raised before any long work starts. Line breaks and letters that cannot be shown are folded or escaped here. What is
+    too long is cut in its middle, since the cure stands at the end.
     """
 
     def __init__(self, sentence: str) -> None:
