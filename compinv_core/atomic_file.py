@@ -1,27 +1,46 @@
-"""Writing a file so that a crash leaves either the old or the new content, never half of one."""
+"""Writing a file so that a crash leaves either the old or the new content, never half of one, and no litter for ever.
+
+What is being written lies in a temporary folder beside the file until one rename puts it in place. The folder's name
+says who writes: what a killed process has left is removed when the next one writes to the same place.
+"""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import platform
 import re
+import secrets
+import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from .errors import UserError
+from .errors import UserError, quoted
 
 # Full, over quota, or larger than files may be.
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # Windows' own numbers of a full disk, where other systems mean something else by them.
 _NO_ROOM_TEXT = _NO_ROOM | ({39, 112} if os.name == "nt" else set())
+_NOT_WRITABLE = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP}
+)
+
+_PREFIX = ".compinv-"
+_NAME = re.compile(re.escape(_PREFIX) + r"([0-9a-f]{8})-(\d+)-([0-9a-f]{8})")
+_MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+# Tells this process from an earlier one of the same number, as there is in containers.
+_PROCESS = secrets.token_hex(4)
+_SECONDS_OF_A_DAY = 86_400
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Hand out a temporary path beside `path`; rename it over `path` when the block ends without an error.
+    """Hand out a temporary path on the same disk; rename it over `path` when the block ends without an error.
 
     Parameters
     ----------
@@ -31,17 +50,20 @@ def replacing(path: Path) -> Iterator[Path]:
     Yields
     ------
     Path
-        To be written in the block; removed if the block fails.
+        To be written in the block; has no suffix. Removed if the block fails.
 
     Raises
     ------
     UserError
-        When the disk is full; `path` is then as it was.
+        When the disk is full or the folder cannot be written to; `path` is then as it was.
     """
-    # `remove_leftovers` knows this form.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # The number keeps threads of this process apart.
+    workshop = path.parent / f"{_PREFIX}{_MACHINE}-{os.getpid()}-{_PROCESS}-{secrets.token_hex(2)}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent)
+        workshop.mkdir()
+        temporary = workshop / "part"
         temporary.touch()
         usual = temporary.stat().st_mode
         yield temporary
@@ -56,21 +78,82 @@ def replacing(path: Path) -> Iterator[Path]:
                 f"The disk is full: {path.name} could not be written to {path.parent}, and what was there is kept; "
                 "free some room on that disk and queue again."
             ) from error
+        if isinstance(error, OSError) and error.errno in _NOT_WRITABLE:
+            raise _not_writable(path.parent, error) from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(workshop, ignore_errors=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that processes left in a folder when they were killed while writing.
+def check_writable(folder: Path) -> None:
+    """Refuse a folder in which nothing can be written, before the work that it would waste.
 
     Parameters
     ----------
     folder : Path
-        That no other process writes to now; may not exist.
+        Made where it is missing.
+
+    Raises
+    ------
+    UserError
+        Naming the folder.
     """
-    for leftover in folder.glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f"{_PREFIX}{_MACHINE}-{os.getpid()}-{_PROCESS}-{secrets.token_hex(2)}"
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+
+
+def remove_leftovers(folder: Path, own: bool = False) -> None:
+    """Remove what processes left in a folder when they were killed while writing.
+
+    Only temporary folders of ours, whose process is gone; those of another machine, which may share the disk, after a
+    day.
+
+    Parameters
+    ----------
+    folder : Path
+        May not exist.
+    own : bool
+        Whether nobody else writes there; hidden temporary files of earlier versions then go, too.
+    """
+    if own:
+        for pattern in (".*.tmp", ".tmp*"):
+            for path in folder.glob(pattern):
+                with suppress(OSError):
+                    path.unlink()
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            if entry.name.startswith(_PREFIX) and _is_left_over(entry.name, entry.stat(follow_symlinks=False).st_mtime):
+                shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _is_left_over(name: str, modified: float) -> bool:
+    found = _NAME.match(name)
+    if found is None:
+        return False
+    machine, process, token = found[1], int(found[2]), found[3]
+    if machine != _MACHINE:
+        return time.time() - modified > _SECONDS_OF_A_DAY
+    if process == os.getpid():
+        return token != _PROCESS
+    import psutil
+
+    try:
+        # A younger process has got the number since.
+        return psutil.Process(process).create_time() > modified
+    except psutil.Error:
+        return not psutil.pid_exists(process)
+
+
+def _not_writable(folder: Path, error: OSError) -> UserError:
+    return UserError(
+        f"Nothing can be written to the folder {quoted(folder)} ({error.strerror}); give ComfyUI the right to write "
+        "there, move away a file that has a folder's name, or choose another folder."
+    )
 
 
 def _is_no_room(error: OSError | SafetensorError) -> bool:

@@ -58,8 +58,8 @@ class LayoutStore:
             self._check_settings(read_json(folder / MANIFEST_FILE))
         if (folder / ANNOTATIONS_FILE).exists():
             self._take_over(read_json(folder / ANNOTATIONS_FILE))
-        remove_leftovers(folder)
-        remove_leftovers(folder / IMAGE_FOLDER)
+        remove_leftovers(folder, own=True)
+        remove_leftovers(folder / IMAGE_FOLDER, own=True)
 
     def missing(self, plan: Sequence[PlannedImage]) -> list[PlannedImage]:
         """Return the pictures of a plan that are not there yet, in the order of the plan.

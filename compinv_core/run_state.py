@@ -7,7 +7,6 @@ replaces all of it. ``run.json`` repeats the settings for people. A run that is 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -58,7 +57,7 @@ class RunStore:
     folder : Path
         Made when first written to.
     fingerprint : mapping of str to str
-        Everything that the result depends on, except the number of steps: settings as text, data as `digest`.
+        Everything that the result depends on, except the number of steps: settings as text, data as digests.
     settings : mapping
         JSON values for ``run.json``.
     """
@@ -106,7 +105,7 @@ class RunStore:
         ------
         UserError
         """
-        remove_leftovers(self.folder)
+        remove_leftovers(self.folder, own=True)
         existing = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
         path, previous = self.folder / STATE_FILE, self.folder / PREVIOUS_FILE
         replaced = path if continues else previous
@@ -138,7 +137,7 @@ class RunStore:
         UserError
             When the folder holds an unfinished run of other settings or data, or a state that cannot be read.
         """
-        remove_leftovers(self.folder)
+        remove_leftovers(self.folder, own=True)
         path = self.folder / STATE_FILE
         if not path.exists():
             return None
@@ -206,38 +205,3 @@ class RunStore:
     def _read_tensors(self, path: Path) -> dict[str, torch.Tensor]:
         with safe_open(os.fspath(path), framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-
-
-def digest(*tensors: torch.Tensor) -> str:
-    """Return a short fingerprint of the shapes, types and exact values of tensors.
-
-    Parameters
-    ----------
-    *tensors : Tensor
-        Any shape, dtype and device.
-
-    Returns
-    -------
-    str
-        16 hexadecimal digits of SHA-256.
-    """
-    summary = hashlib.sha256()
-    for tensor in tensors:
-        summary.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        summary.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return summary.hexdigest()[:16]
-
-
-def text_digest(text: str) -> str:
-    """Return a short fingerprint of a text.
-
-    Parameters
-    ----------
-    text : str
-
-    Returns
-    -------
-    str
-        16 hexadecimal digits of SHA-256.
-    """
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

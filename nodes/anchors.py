@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..compinv_core.host.family import Family
 from ..compinv_core.host.folders import anchor_list_path, anchor_lists
-from ..compinv_core.host.models import require_sd1
 from ..compinv_core.host.text_encoder import load_anchors
 from ..compinv_core.vocabulary import COCO80, coco80, merge_words, read_words, split_words
 from .sockets import Anchors
@@ -59,7 +59,7 @@ class LoadAnchors(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, vocabulary, extra_words, base=None) -> io.NodeOutput:
-        require_sd1("Load Anchors", clip=clip)
+        Family.of("Load Anchors", clip=clip)
         words = merge_words(_listed_words(vocabulary), split_words(extra_words))
         if base is not None and not words:
             return io.NodeOutput(base)

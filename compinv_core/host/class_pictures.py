@@ -16,10 +16,10 @@ from PIL import Image
 
 from .. import logger
 from ..atomic_file import replacing
+from ..basics.digests import text_digest
 from ..errors import UserError
 from ..inversion_config import InversionConfig
 from ..photos import stack_photos
-from ..run_state import text_digest
 from ..tuning_config import TuningConfig
 from .concepts import CheckedConcept
 from .progress import stop_if_asked

@@ -12,17 +12,18 @@ from PIL import Image
 
 from .. import logger
 from ..anchors import Anchors
+from ..basics.digests import digest
 from ..concept import Concept
 from ..concept_images import ConceptImages
 from ..inversion import ClassData, Inversion, InversionConfig, InversionData, Subject
 from ..optimizers import check_optimizer
-from ..run_state import RunStore, digest
+from ..run_state import RunStore
 from ..training_loop import TrainingHooks, train
 from ..tuning_config import TuningConfig
 from .class_pictures import ClassPictures, class_prompts, class_sources, make_class_pictures
 from .concepts import check_concepts, learned_concept, learned_token, log_equivalent_weights
+from .family import Family
 from .memory import check_memory
-from .models import require_sd1
 from .progress import PreviewSampler, TrainingProgress, stop_if_asked
 from .text_encoder import TemplateEncoder, encode_tokens, sentence_tokens, text_encoder_gradients
 from .trained_weights import TrainedWeights
@@ -90,7 +91,7 @@ class InversionRun:
         anchors: Anchors | None = None,
         run_dir: Path | None = None,
     ) -> None:
-        require_sd1(config.node_name, model=model, clip=clip)
+        Family.of(config.node_name, model, clip)
         check_trainable(model)
         check_autoencoder(model, vae)
         self._model, self._clip, self._vae, self._config = model, clip, vae, config

@@ -23,7 +23,7 @@ from ..layout_dataset import ANNOTATIONS_FILE, LayoutDataset
 from ..layout_plan import PlannedImage, batches, choose_pairs, plan_images
 from ..layout_store import LayoutStore
 from .collection_config import PIXELS_PER_CELL, CollectionConfig
-from .models import require_sd1
+from .family import Family
 from .training_inputs import check_autoencoder, model_fingerprint
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def collect_layouts(
         On inputs that do not go together, before anything is painted.
     """
     config.check()
-    require_sd1(NODE_NAME, model=model, clip=clip)
+    Family.of(NODE_NAME, model, clip)
     check_autoencoder(model, vae)
     labels = _labels(vocabulary, detector)
     pairs = choose_pairs(tuple(labels), config.pairs, config.seed)

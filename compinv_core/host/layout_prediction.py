@@ -17,7 +17,7 @@ from ..layout import Layout, check_phrases
 from ..layout_dataset import LayoutDataset, Pair
 from ..layout_predictor import AnyPredictor, LayoutPredictor, SideBySide, nearest_noun, predict_boxes, require_width
 from ..layout_training import LayoutTrainingConfig, LayoutTrainingResult, train_layout
-from .models import require_sd1
+from .family import Family
 from .progress import stop_if_asked, with_progress
 from .prompt_spans import content_tokens, find_spans, require_embeddings
 from .text_encoder import load_anchors, token_embeddings
@@ -90,7 +90,7 @@ def train_predictor(
     UserError
         When the data set has too few pictures, or was painted with another text encoder.
     """
-    require_sd1(TRAIN_NODE, clip=clip)
+    Family.of(TRAIN_NODE, clip=clip)
     if not dataset.annotations:
         raise UserError(
             f"The data set {dataset.folder.name!r} has no picture in which both nouns were found ({dataset.pictures} "
@@ -157,7 +157,7 @@ def predict_layout(
         When there are fewer than two phrases or one is repeated, an embedding is missing, or the predictor belongs to a
         text encoder of another width.
     """
-    require_sd1(PREDICT_NODE, clip=clip)
+    Family.of(PREDICT_NODE, clip=clip)
     check_phrases(phrases)
     if len(phrases) < 2:
         given = f'only the phrase "{phrases[0]}"' if phrases else "no phrase"

@@ -21,7 +21,7 @@ from ..layout import Box, check_phrases
 from .attention_objective import REGIONS_KEY
 from .capture import AttentionTap, BlockId, TapTarget, select_blocks, with_attention_patch
 from .conditional_pass import ConditionalPass, positive_conditions
-from .models import require_sd1
+from .family import Family
 from .prompt_spans import find_spans
 from .sampler_hook import SamplerStart, set_hooks
 
@@ -68,7 +68,7 @@ def record_attention(
     UserError
         When the model or text encoder is not Stable Diffusion 1, there is no phrase, or one is not in the prompt.
     """
-    require_sd1(NODE_NAME, model=model, clip=clip)
+    Family.of(NODE_NAME, model, clip)
     if not phrases:
         raise UserError(f"{NODE_NAME}: there is no phrase; write parts of the prompt into `phrases`, one per line.")
     check_phrases(phrases)

@@ -21,7 +21,8 @@ from ..guidance import GuidanceConfig, guide_latents
 from ..layout import Layout
 from .attention_objective import REGIONS_KEY, AttentionObjective, Region
 from .capture import select_blocks
-from .models import require_sd1, resident
+from .family import Family
+from .models import resident
 from .prompt_spans import find_spans
 from .sampler_hook import SamplerStart, UpdateObserver, set_hooks
 
@@ -99,7 +100,7 @@ def apply_layout_guidance(
     UserError
         When the model or text encoder is not Stable Diffusion 1, or a phrase is not in the prompt.
     """
-    require_sd1(NODE_NAME, model=model, clip=clip)
+    Family.of(NODE_NAME, model, clip)
     spans = find_spans(clip, text, layout.phrases, NODE_NAME)
     regions = tuple(
         Region(span.phrase, span.placeholder if config.span == "placeholder" and span.placeholder else span.tokens, box)

@@ -13,7 +13,7 @@ import torch
 from ..anchors import Anchors
 from ..errors import UserError
 from ..prompts import split_template, with_class
-from .models import sd1_text_parts
+from .family import text_parts
 
 if TYPE_CHECKING:
     from comfy.sd import CLIP
@@ -37,7 +37,7 @@ def word_token_ids(clip: CLIP, word: str) -> tuple[int, ...]:
     -------
     tuple of int
     """
-    _, tokenizer = sd1_text_parts(clip)
+    _, tokenizer = text_parts(clip)
     return tuple(tokenizer.tokenizer(word)["input_ids"][1:-1])
 
 
@@ -55,7 +55,7 @@ def check_known_word(clip: CLIP, word: str, input_name: str) -> None:
     ------
     UserError
     """
-    _, tokenizer = sd1_text_parts(clip)
+    _, tokenizer = text_parts(clip)
     for part in re.split(r"[\s'-]+", word):
         pieces = [tokenizer.inv_vocab[i].replace(_WORD_END, "") for i in word_token_ids(clip, part)]
         scraps = len(pieces) > _MOST_PIECES or sum(map(len, pieces)) < _LEAST_MEAN_PIECE * len(pieces)
@@ -111,7 +111,7 @@ def token_embeddings(clip: CLIP, ids: Sequence[int]) -> torch.Tensor:
     -------
     Tensor (n, D), float32, CPU; a normal tensor, also when called in inference mode
     """
-    text_model, _ = sd1_text_parts(clip)
+    text_model, _ = text_parts(clip)
     comfy.model_management.load_models_gpu([clip.patcher])
     with torch.inference_mode(False), torch.no_grad():
         rows = torch.tensor(list(ids), device=clip.patcher.load_device)
@@ -127,7 +127,7 @@ class NearestToken:
     """
 
     def __init__(self, clip: CLIP) -> None:
-        _, tokenizer = sd1_text_parts(clip)
+        _, tokenizer = text_parts(clip)
         self._names = tokenizer.inv_vocab
         self._unit = torch.nn.functional.normalize(token_embeddings(clip, range(len(self._names))), dim=-1)
 
@@ -178,7 +178,7 @@ class TemplateEncoder:
         input_name: str = "custom_templates",
     ) -> None:
         self._clip = clip
-        _, tokenizer = sd1_text_parts(clip)
+        _, tokenizer = text_parts(clip)
         self._sentences: list[tuple[list[int], list[int]]] = []
         for template in templates:
             before, after = split_template(with_class(template, superclass), input_name)
@@ -228,7 +228,7 @@ def sentence_tokens(clip: CLIP, sentence: str, input_name: str) -> list[int]:
     UserError
         When the sentence does not fit into the 77 positions.
     """
-    _, tokenizer = sd1_text_parts(clip)
+    _, tokenizer = text_parts(clip)
     tokens = [tokenizer.start_token, *word_token_ids(clip, sentence), tokenizer.end_token]
     room = tokenizer.max_length - len(tokens)
     if room < 0:
@@ -250,7 +250,7 @@ def encode_tokens(clip: CLIP, tokens: Sequence[int | torch.Tensor]) -> torch.Ten
     -------
     Tensor (1, 77, D), float32, on the text encoder's device
     """
-    text_model: Any = sd1_text_parts(clip)[0]
+    text_model: Any = text_parts(clip)[0]
     model = clip.cond_stage_model
     model.reset_clip_options()
     if clip.layer_idx is not None:
@@ -270,7 +270,7 @@ def text_encoder_gradients(clip: CLIP) -> Iterator[None]:
     ----------
     clip : CLIP
     """
-    layers: Any = sd1_text_parts(clip)[0].transformer.text_model.encoder.layers
+    layers: Any = text_parts(clip)[0].transformer.text_model.encoder.layers
     hooks = [
         norm.register_forward_pre_hook(lambda module, inputs: (inputs[0].clone(), *inputs[1:]))
         for layer in layers

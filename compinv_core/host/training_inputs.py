@@ -10,13 +10,12 @@ import comfy.model_management
 import torch
 
 from .. import logger
+from ..basics.digests import digest
 from ..errors import UserError
 from ..inversion_config import InversionConfig
 from ..photos import centre_crop, latent_weights, stack_masks
-from ..run_state import digest
-from .models import sd1_text_parts
+from .family import predicts_velocity, text_parts
 from .progress import with_progress
-from .training_session import predicts_velocity
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -154,7 +153,7 @@ def text_encoder_fingerprint(clip: CLIP) -> str:
     comfy.model_management.load_models_gpu([clip.patcher], force_full_load=True)
     # Not the whole text encoder: checkpoints of Stable Diffusion 1 have no text projection, which is then memory
     # that was never written.
-    text_model: Any = sd1_text_parts(clip)[0].transformer.text_model
+    text_model: Any = text_parts(clip)[0].transformer.text_model
     return f"{_weights_digest(text_model)} {_patches_digest(clip.patcher)} layer {clip.layer_idx}"
 
 

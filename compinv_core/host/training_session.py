@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
-import comfy.model_sampling
 import torch
 
 from ..errors import UserError
 from ..training_memory import activation_bytes
 from .checkpointing import gradient_checkpointing
+from .family import predicts_velocity
 from .inference import normalise_parameters, pytorch_attention_override
 from .models import resident
 from .trained_weights import TrainedWeights, trained_weights
@@ -96,37 +96,6 @@ class DiffusionSession:
             return prediction, noise
         sigma = sigma.view(-1, 1, 1, 1)
         return prediction, (noise - sigma * latents) / (1 + sigma.square()).sqrt()
-
-
-def predicts_velocity(sampling: Any) -> bool:
-    """Tell the two prediction types that can be trained apart.
-
-    Parameters
-    ----------
-    sampling : object
-        The host's model sampling.
-
-    Returns
-    -------
-    bool
-        True for v-prediction, False for noise prediction.
-
-    Raises
-    ------
-    UserError
-        For any other type.
-    """
-    for kind in type(sampling).__mro__:
-        if kind is comfy.model_sampling.V_PREDICTION:
-            return True
-        if kind is comfy.model_sampling.EPS:
-            return False
-        if kind.__module__ == comfy.model_sampling.__name__ and issubclass(kind, comfy.model_sampling.EPS):
-            break
-    raise UserError(
-        "The model predicts neither noise nor velocity; remove the ModelSampling node before the training node, "
-        "or use a plain Stable Diffusion 1 checkpoint."
-    )
 
 
 def check_trainable(model: ModelPatcher) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from compinv_core.basics.digests import digest
 from compinv_core.errors import UserError
-from compinv_core.run_state import PREVIOUS_FILE, STATE_FILE, SUMMARY_FILE, RunStore, digest
+from compinv_core.run_state import PREVIOUS_FILE, STATE_FILE, SUMMARY_FILE, RunStore
 from compinv_core.training_loop import LoopSettings, StepLoss, TrainingHooks, train
 
 

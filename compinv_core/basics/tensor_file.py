@@ -1,0 +1,157 @@
+"""Named tensors in a safetensors file: one writer, which turns equal contents into equal bytes, and one reader."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..atomic_file import replacing
+from ..errors import UserError, listed, quoted
+
+_LENGTH_BYTES = 8
+
+
+@dataclass(frozen=True, eq=False)
+class TensorFile:
+    """What a file held.
+
+    Attributes
+    ----------
+    tensors : dict of str to Tensor
+        CPU.
+    metadata : dict of str to str
+    """
+
+    tensors: dict[str, torch.Tensor]
+    metadata: dict[str, str]
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file, through a temporary one that is renamed; equal contents give equal bytes.
+
+    Parameters
+    ----------
+    path : Path
+        Its folder is made.
+    tensors : mapping of str to Tensor
+        Any device.
+    metadata : mapping of str to str
+
+    Raises
+    ------
+    UserError
+        When the folder cannot be written to or the disk is full; `path` is then as it was.
+    """
+    own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        save_file(own, temporary, dict(metadata))
+        _sort_header(temporary)
+
+
+def read_tensors(
+    path: Path,
+    what: str,
+    cure: str,
+    largest: int,
+    marker: tuple[str, str] | None = None,
+    shapes: Mapping[str, tuple[int | None, ...]] | None = None,
+) -> TensorFile:
+    """Read a safetensors file; refuse by name what is missing, wrong or too large, before its tensors are read.
+
+    Parameters
+    ----------
+    path : Path
+    what : str
+        What it has to be, with its article, such as "a layout predictor".
+    cure : str
+        End of every sentence, such as "choose another file".
+    largest : int
+        Bytes.
+    marker : (str, str), optional
+        Key and value that the metadata must have.
+    shapes : mapping of str to tuple, optional
+        Tensors that must be there, no other; None in a shape is any length.
+
+    Returns
+    -------
+    TensorFile
+        With finite tensors.
+
+    Raises
+    ------
+    UserError
+    """
+    name = quoted(path.name)
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise UserError(f"{name} cannot be read ({error.strerror}); {cure}.") from error
+    if not stat.S_ISREG(facts.st_mode):
+        raise UserError(f"{name} is no file; {cure}.")
+    if facts.st_size > largest:
+        raise UserError(f"{name} is {facts.st_size / 1e6:.0f} MB, too large for {what}; {cure}.")
+    try:
+        with safe_open(os.fspath(path), framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            if marker is not None and metadata.get(marker[0]) != marker[1]:
+                raise UserError(f"{name} is not {what} of this pack; {cure}.")
+            names = list(file.keys())
+            _check_shapes(name, {key: tuple(file.get_slice(key).get_shape()) for key in names}, shapes, what, cure)
+            tensors = {key: file.get_tensor(key) for key in names}
+    except UserError:
+        raise
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError, MemoryError) as error:
+        raise UserError(f"{name} is damaged, or not {what} ({error}); {cure}.") from error
+    broken = [key for key, tensor in tensors.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
+    if broken:
+        raise UserError(f"{name} holds NaN or infinity in {listed(broken)}; {cure}.")
+    return TensorFile(tensors, metadata)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of a safetensors file; empty where it is none, which means that it is not ours."""
+    try:
+        if not path.is_file():
+            return {}
+        with safe_open(os.fspath(path), framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError):
+        return {}
+
+
+def _check_shapes(
+    name: str,
+    found: Mapping[str, tuple[int, ...]],
+    wanted: Mapping[str, tuple[int | None, ...]] | None,
+    what: str,
+    cure: str,
+) -> None:
+    if wanted is None:
+        return
+    if missing := sorted(set(wanted) - set(found)):
+        raise UserError(f"{name} lacks {listed(missing)} and so is not {what}; {cure}.")
+    if surplus := sorted(set(found) - set(wanted)):
+        raise UserError(f"{name} also holds {listed(surplus)} and so is not {what}; {cure}.")
+    for key, shape in wanted.items():
+        if len(shape) != len(found[key]) or any(w not in (None, f) for w, f in zip(shape, found[key], strict=True)):
+            raise UserError(f"{name} holds {key} of shape {found[key]}, where {what} has another; {cure}.")
+
+
+def _sort_header(path: Path) -> None:
+    """Put the entries of the header in order, in place: the library writes the metadata in an order of chance."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        header = json.loads(file.read(length))
+        text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > length:
+            raise RuntimeError(f"The sorted header of {path.name} is longer than the one written.")
+        file.seek(_LENGTH_BYTES)
+        file.write(text.ljust(length))

@@ -1,0 +1,251 @@
+"""The kinds of diffusion model that the pack works with, each described once as the host holds it.
+
+What differs from family to family is an entry here: latents, text encoders, extra conditioning, the blocks behind each
+choice of `blocks`, and the weights that each method trains. Everything else asks the entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import comfy.model_sampling
+import comfy.supported_models
+import torch
+from comfy.ldm.modules.attention import BasicTransformerBlock, SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel, Upsample
+
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from comfy.sd import CLIP
+    from comfy.sd1_clip import SDClipModel, SDTokenizer
+
+BlockId = tuple[str, int]
+"""A UNet block as the host names it: ("input", 4), ("middle", 0), ("output", 3)."""
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """One text encoder of a family.
+
+    Parameters
+    ----------
+    attribute : str
+        Where the host's CLIP keeps its model and its tokenizer.
+    embedding_key : str
+        Of its vectors in an embedding file for several encoders.
+    width : int
+        Of its input embeddings, and of its part of the encoded prompt, D.
+    context_length : int
+        Tokens of a chunk, start and end included.
+    gives_pooled : bool
+        Whether the UNet takes its pooled output, too.
+    """
+
+    attribute: str
+    embedding_key: str
+    width: int
+    context_length: int = 77
+    gives_pooled: bool = False
+
+    def model(self, clip: CLIP) -> SDClipModel:
+        """Return the host's text model in a CLIP."""
+        return getattr(clip.cond_stage_model, self.attribute)
+
+    def tokenizer(self, clip: CLIP) -> SDTokenizer:
+        """Return the host's tokenizer in a CLIP; it has ``start_token``, ``end_token`` and ``pad_token``."""
+        return getattr(clip.tokenizer, self.attribute)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of diffusion model.
+
+    Parameters
+    ----------
+    name : str
+        For people.
+    config : type
+        The host's description of the model; those derived from it count, too.
+    text_encoders : tuple of TextEncoder
+        In the order in which their outputs are joined.
+    block_choices : mapping of str to callable (UNetModel) -> list of BlockId
+        The cross-attention blocks behind each choice of `blocks`, in the order of execution.
+    trained_weights : mapping of str to callable (name of a parameter) -> bool
+        Weights of the diffusion network by what a method trains: "keys and values", "everything".
+    size_conditioning : bool
+        Whether the UNet is told the picture's size and crop.
+    """
+
+    name: str
+    config: type
+    text_encoders: tuple[TextEncoder, ...]
+    block_choices: Mapping[str, Callable[[UNetModel], list[BlockId]]]
+    trained_weights: Mapping[str, Callable[[str], bool]]
+    size_conditioning: bool = False
+
+    @classmethod
+    def of(cls, node_name: str, model: ModelPatcher | None = None, clip: CLIP | None = None) -> Family:
+        """Recognise the family of a MODEL, a CLIP, or both, which then have to be of the same one.
+
+        Parameters
+        ----------
+        node_name : str
+            Opens the sentence.
+        model : ModelPatcher, optional
+        clip : CLIP, optional
+
+        Raises
+        ------
+        UserError
+            Naming what was found, what is supported, and which input to change.
+        """
+        fitting = [family for family in FAMILIES if model is None or family._has_model(model)]
+        if not fitting:
+            raise UserError(
+                f"{node_name}: the model is {_model_kind(model)}, but only {_supported()} models are supported; "
+                f"connect `model` to a checkpoint of {_supported()}."
+            )
+        fitting = [family for family in fitting if clip is None or family._has_clip(clip)]
+        if not fitting:
+            raise UserError(
+                f"{node_name}: the text encoder is {type(clip.cond_stage_model).__name__ if clip else 'none'}, but "
+                f"only {_supported()} is supported; connect `clip` to the same checkpoint as `model`."
+            )
+        return fitting[0]
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent, C."""
+        return self.config.latent_format.latent_channels
+
+    @property
+    def pixels_per_cell(self) -> int:
+        """Pixels along the side of a latent cell."""
+        return self.config.latent_format.spacial_downscale_ratio
+
+    def latent_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the cells (h, w) of a picture of so many pixels."""
+        return height // self.pixels_per_cell, width // self.pixels_per_cell
+
+    def blocks(self, unet: UNetModel, choice: str) -> tuple[BlockId, ...]:
+        """Name the blocks with cross-attention that a choice stands for in this UNet.
+
+        Raises
+        ------
+        UserError
+            When the UNet has no cross-attention there.
+        """
+        chosen = self.block_choices[choice](unet)
+        if not chosen:
+            raise UserError(f"This model has no cross-attention in the blocks {choice!r}; choose other `blocks`.")
+        return tuple(chosen)
+
+    def _has_model(self, model: ModelPatcher) -> bool:
+        return isinstance(getattr(model.model, "model_config", None), self.config)
+
+    def _has_clip(self, clip: CLIP) -> bool:
+        # One encoder is held under the name that `clip` says; several stand side by side.
+        parts = (clip.cond_stage_model, clip.tokenizer)
+        names = {encoder.attribute for encoder in self.text_encoders}
+        alone = {getattr(part, "clip", None) for part in parts} == names if len(names) == 1 else True
+        return alone and all(hasattr(part, name) for part in parts for name in names)
+
+
+def text_parts(clip: CLIP) -> tuple[SDClipModel, SDTokenizer]:
+    """Return the text model and tokenizer of a CLIP with one encoder."""
+    (encoder,) = Family.of("The text encoder", clip=clip).text_encoders
+    return encoder.model(clip), encoder.tokenizer(clip)
+
+
+def transformer_blocks(unet: UNetModel, block: BlockId) -> list[BasicTransformerBlock]:
+    """Return the transformer blocks of a UNet block, in the order of execution; empty where it has none."""
+    kind, index = block
+    if kind == "middle":
+        layers = unet.middle_block
+    else:
+        layers = (unet.input_blocks if kind == "input" else unet.output_blocks)[index]
+    if layers is None:
+        return []
+    spatial = [layer for layer in layers.children() if isinstance(layer, SpatialTransformer)]
+    transformers = [transformer for layer in spatial for transformer in layer.transformer_blocks]
+    return [transformer for transformer in transformers if isinstance(transformer, BasicTransformerBlock)]
+
+
+def predicts_velocity(sampling: Any) -> bool:
+    """Tell v-prediction (True) from noise prediction (False), the two that can be trained.
+
+    Raises
+    ------
+    UserError
+        When the host's model sampling is of any other kind.
+    """
+    for kind in type(sampling).__mro__:
+        if kind is comfy.model_sampling.V_PREDICTION:
+            return True
+        if kind is comfy.model_sampling.EPS:
+            return False
+        if kind.__module__ == comfy.model_sampling.__name__ and issubclass(kind, comfy.model_sampling.EPS):
+            break
+    raise UserError(
+        "The model predicts neither noise nor velocity; remove the ModelSampling node before the training node, "
+        f"or use a plain checkpoint of {_supported()}."
+    )
+
+
+def _middle(unet: UNetModel) -> list[BlockId]:
+    return [("middle", 0)] if transformer_blocks(unet, ("middle", 0)) else []
+
+
+def _all_up(unet: UNetModel) -> list[BlockId]:
+    return [("output", i) for i in range(len(unet.output_blocks)) if transformer_blocks(unet, ("output", i))]
+
+
+def _first_up(unet: UNetModel) -> list[BlockId]:
+    """The first level of the decoder that has cross-attention: output blocks 3, 4 and 5 of Stable Diffusion 1."""
+    found: list[BlockId] = []
+    for index, layers in enumerate(unet.output_blocks):
+        if transformer_blocks(unet, ("output", index)):
+            found.append(("output", index))
+        if found and any(isinstance(layer, Upsample) for layer in layers.children()):
+            break
+    return found
+
+
+_BLOCKS = {
+    "middle and first up": lambda unet: _middle(unet) + _first_up(unet),
+    "middle": _middle,
+    "first up": _first_up,
+    "all up": _all_up,
+}
+_TRAINED = {
+    "keys and values": lambda name: name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight")),
+    "everything": lambda name: True,
+}
+
+SD1 = Family(
+    "Stable Diffusion 1",
+    comfy.supported_models.SD15,
+    (TextEncoder("clip_l", "clip_l", 768),),
+    _BLOCKS,
+    _TRAINED,
+)
+FAMILIES = (SD1,)
+
+
+def _supported() -> str:
+    return " and ".join(family.name for family in FAMILIES)
+
+
+def _model_kind(model: ModelPatcher | None) -> str:
+    inner: Any = getattr(model, "model", None)
+    config = getattr(inner, "model_config", None)
+    return type(config).__name__ if config is not None else type(inner).__name__
+
+
+def inference_type(model: ModelPatcher) -> torch.dtype:
+    """Return the type that a model computes in, whatever its file holds."""
+    return model.model.get_dtype_inference()
