@@ -1,0 +1,48 @@
+"""Node inputs from settings that were declared once."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..compinv_core.basics.settings import Setting, settings_of
+
+CATEGORY = "compositional inversion"
+
+
+def setting_inputs(kind: type, *groups: str) -> list[io.Input]:
+    """Return the inputs of a settings class, group after group; all of them without any."""
+    return [_input(declared) for declared in settings_of(kind, *groups).values()]
+
+
+def _input(declared: Setting) -> io.Input:
+    common: dict[str, Any] = {"default": declared.default, "tooltip": declared.tooltip}
+    if declared.optional:
+        common["optional"] = True
+    if declared.rare:
+        common["advanced"] = True
+    if declared.kind == "switch":
+        return io.Boolean.Input(declared.name, **common)
+    if declared.kind == "choice":
+        return io.Combo.Input(declared.name, options=list(declared.options), **common)
+    if declared.kind in ("text", "lines"):
+        return io.String.Input(declared.name, multiline=declared.long, **common)
+    if declared.kind == "whole number":
+        if declared.seed:
+            common["control_after_generate"] = io.ControlAfterGenerate.fixed
+        # A click goes from one allowed number to the next.
+        return io.Int.Input(
+            declared.name, min=int(declared.low), max=int(declared.high), step=declared.multiple, **common
+        )
+    # The widget has no open end: the smallest step stands for "above".
+    low = declared.low + (declared.step or 0.0) / 1000 if declared.above else declared.low
+    return io.Float.Input(
+        declared.name,
+        min=low,
+        max=declared.high if math.isfinite(declared.high) else None,
+        step=declared.step,
+        round=declared.round if declared.round else False,  # pyright: ignore[reportArgumentType]
+        **common,
+    )
