@@ -33,16 +33,11 @@ def _input(declared: Setting) -> io.Input:
         if declared.seed:
             common["control_after_generate"] = io.ControlAfterGenerate.fixed
         # A click goes from one allowed number to the next.
-        return io.Int.Input(
-            declared.name, min=int(declared.low), max=int(declared.high), step=declared.multiple, **common
-        )
-    # The widget has no open end: the smallest step stands for "above".
-    low = declared.low + (declared.step or 0.0) / 1000 if declared.above else declared.low
-    return io.Float.Input(
-        declared.name,
-        min=low,
-        max=declared.high if math.isfinite(declared.high) else None,
-        step=declared.step,
-        round=declared.round if declared.round else False,  # pyright: ignore[reportArgumentType]
-        **common,
-    )
+        low, high = int(declared.low), int(declared.high)
+        return io.Int.Input(declared.name, min=low, max=high, step=declared.multiple, **common)
+    if math.isfinite(declared.high):
+        common["max"] = declared.high
+    # The widget has no open end: a small part of a click stands for "above".
+    common["min"] = declared.low + (declared.step or 0.0) / 1000 if declared.above else declared.low
+    common["round"] = declared.round or False
+    return io.Float.Input(declared.name, step=declared.step or 0.01, **common)
