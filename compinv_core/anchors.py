@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 import torch
 
+from .basics.content import ByContent
 from .errors import UserError
 from .sparse_coding import CODERS, sparse_code, sparse_coefficients
 
 __all__ = [
     "CODERS",
-    "EMBEDDING_WIDTH",
     "REDUCTIONS",
-    "SEQUENCE_LENGTH",
     "Anchors",
     "anchor_loss",
     "anchor_mean",
@@ -27,12 +26,12 @@ __all__ = [
 ]
 
 REDUCTIONS = ("seq_mean", "dim_mean", "sum")
-SEQUENCE_LENGTH = 77
-EMBEDDING_WIDTH = 768
+# Of the released code's mean over the whole input sequence, whatever the text encoder's context is.
+_SEQUENCE_LENGTH = 77
 
 
 @dataclass(frozen=True, eq=False)
-class Anchors:
+class Anchors(ByContent):
     """A dictionary of nouns with their input token embeddings.
 
     Attributes
@@ -58,16 +57,7 @@ class Anchors:
         return len(self.words)
 
     def index(self, word: str) -> int | None:
-        """Return the position of a noun, whatever its case and spacing, or None.
-
-        Parameters
-        ----------
-        word : str
-
-        Returns
-        -------
-        int or None
-        """
+        """Return the position of a noun, whatever its case and spacing, or None."""
         wanted = " ".join(word.split()).casefold()
         for position, known in enumerate(self.words):
             if known.casefold() == wanted:
@@ -76,15 +66,6 @@ class Anchors:
 
     def merged(self, other: Anchors) -> Anchors:
         """Return these anchors followed by those of `other` that are new; same tokens count as the same noun.
-
-        Parameters
-        ----------
-        other : Anchors
-            Of the same width.
-
-        Returns
-        -------
-        Anchors
 
         Raises
         ------
@@ -140,36 +121,15 @@ def anchor_loss(
 
 
 def anchor_mean(dictionary: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-    """Return the points that the anchor loss pulls to, ``abar_v = sum_i delta_vi a_i``.
-
-    Parameters
-    ----------
-    dictionary : Tensor (N, D)
-    codes : Tensor (k, N)
-
-    Returns
-    -------
-    Tensor (k, D)
-    """
+    """Return the points (k, D) that the anchor loss pulls to, ``abar_v = sum_i delta_vi a_i``."""
     return codes @ dictionary
 
 
-def equivalent_anchor_weight(anchor_weight: float, source: str, target: str, width: int = EMBEDDING_WIDTH) -> float:
+def equivalent_anchor_weight(anchor_weight: float, source: str, target: str, width: int = 768) -> float:
     """Convert lambda between reductions so that one vector feels the same balance of the two losses.
 
     From ``lambda / (1 - lambda) / divisor`` being equal on both sides. 0.95 under ``seq_mean`` is 0.198 under
-    ``dim_mean`` and 3.2e-4 under ``sum``.
-
-    Parameters
-    ----------
-    anchor_weight : float in [0, 1]
-    source, target : {"seq_mean", "dim_mean", "sum"}
-        The reduction that `anchor_weight` belongs to, and the one wanted.
-    width : int, default 768
-
-    Returns
-    -------
-    float in [0, 1]
+    ``dim_mean`` and 3.2e-4 under ``sum``. `source` is the reduction that `anchor_weight` belongs to.
     """
     pull = anchor_weight / _divisor(source, width)
     scaled = pull * _divisor(target, width)
@@ -179,4 +139,4 @@ def equivalent_anchor_weight(anchor_weight: float, source: str, target: str, wid
 def _divisor(reduction: str, width: int) -> float:
     if reduction not in REDUCTIONS:
         raise UserError(f"anchor_reduction is {reduction!r}; choose one of {', '.join(REDUCTIONS)}.")
-    return {"seq_mean": float(SEQUENCE_LENGTH * width), "dim_mean": float(width), "sum": 1.0}[reduction]
+    return {"seq_mean": float(_SEQUENCE_LENGTH * width), "dim_mean": float(width), "sum": 1.0}[reduction]

@@ -1,9 +1,8 @@
 """Inversion with semantic inversion: the method's loss (Eq. 10) as a task for the training loop.
 
-``L = (1 - lambda) (L_rec + w L_prior) + lambda L_anc``. One task serves the three methods: textual inversion trains
-token vectors only; Custom Diffusion and DreamBooth also train weights of the diffusion model, and have a prior loss on
-pictures of the class, so that the class itself is not unlearned. Pure torch: the diffusion model and the text encoder
-are callables.
+``L = (1 - lambda) (L_rec + w L_prior) + lambda L_anc``. One task serves all methods: each trains token vectors, and
+some also weights of the diffusion model, with a prior loss on pictures of the class, so that the class itself is not
+unlearned. The diffusion model and the text encoder are callables.
 """
 
 from __future__ import annotations
@@ -14,18 +13,9 @@ from typing import Any
 
 import torch
 
-from .inversion_config import InversionConfig
 from .learned_token import LearnedToken
+from .learning.settings import InversionConfig
 from .training_loop import StepLoss
-
-__all__ = [
-    "ClassData",
-    "Inversion",
-    "InversionConfig",
-    "InversionData",
-    "Subject",
-    "reconstruction_loss",
-]
 
 Denoise = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 Encode = Callable[[int, torch.Tensor], torch.Tensor]
@@ -65,7 +55,7 @@ class ClassData:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """One concept in training.
+    """What the loss sees of a concept in training.
 
     Attributes
     ----------
@@ -102,8 +92,6 @@ class Inversion:
         (B, C, h, w).
     weights : mapping of str to Parameter, optional
         Weights of the diffusion model that are trained, too.
-    prior_weight : float, default 1
-        w, the weight of the loss on pictures of the class.
     """
 
     def __init__(
@@ -113,10 +101,9 @@ class Inversion:
         num_timesteps: int,
         denoise: Denoise,
         weights: Mapping[str, torch.nn.Parameter] | None = None,
-        prior_weight: float = 1.0,
     ) -> None:
         self.config, self.subjects, self.weights = config, tuple(subjects), dict(weights or {})
-        self._num_timesteps, self._denoise, self._prior_weight = num_timesteps, denoise, prior_weight
+        self._num_timesteps, self._denoise = num_timesteps, denoise
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """See `compinv_core.training_loop.TrainingTask`."""
@@ -157,7 +144,7 @@ class Inversion:
         likeness = parts["reconstruction"]
         if class_chosen:
             parts["prior"] = reconstruction_loss(prediction[photos:], target[photos:])
-            likeness = likeness + self._prior_weight * parts["prior"]
+            likeness = likeness + self.config.prior_weight * parts["prior"]
         anchor = self._anchor_loss(present, vectors)
         if anchor is None:
             return StepLoss(likeness, parts)
@@ -168,6 +155,11 @@ class Inversion:
         """See `compinv_core.training_loop.TrainingTask`."""
         for subject in self.subjects:
             subject.token.after_step(step)
+
+    def active_anchors(self) -> dict[str, float]:
+        """See `compinv_core.training_loop.TrainingTask`; those of the first concept."""
+        recoder = self.subjects[0].token.recoder
+        return recoder.active() if recoder is not None else {}
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
         """See `compinv_core.training_loop.TrainingTask`."""
@@ -220,20 +212,10 @@ class Inversion:
 def reconstruction_loss(
     prediction: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Mean squared error of the model's prediction, weighted by the concept mask where there is one.
+    """Mean squared error (float32) of the model's prediction (B, C, h, w), weighted by the concept mask (B, 1, h, w).
 
-    With weights, each image's error is its weighted mean over positions, normalised by the sum of its own weights, so
-    that a small concept counts as much as a large one; the images are then averaged.
-
-    Parameters
-    ----------
-    prediction, target : Tensor (B, C, h, w)
-    weights : Tensor (B, 1, h, w), optional
-        Non-negative, not all zero in any image.
-
-    Returns
-    -------
-    Tensor (), float32
+    With weights, non-negative and not all zero in any image, each image's error is its weighted mean over positions,
+    normalised by the sum of its own weights, so that a small concept counts as much as a large one.
     """
     error = (prediction.float() - target.float()).square()
     if weights is None:

@@ -46,49 +46,26 @@ class LearnedToken:
     def anchor_loss(self, vectors: torch.Tensor) -> torch.Tensor | None:
         """Return the distance of the vectors to their anchors (Eq. 6), or None without anchors.
 
-        Parameters
-        ----------
-        vectors : Tensor (k, D)
-            `vectors`, passed in so that one graph serves both losses.
-
-        Returns
-        -------
-        Tensor () or None
+        `vectors` (k, D) are passed in, so that one graph serves both losses.
         """
         if self.recoder is None:
             return None
         return anchor_loss(vectors, self._dictionary, self._codes, self._reduction)
 
     def after_step(self, step: int) -> None:
-        """Code the anchors anew when it is time.
-
-        Parameters
-        ----------
-        step : int
-            The step just done, 0-based.
-        """
+        """Code the anchors anew when it is time; `step`, 0-based, is the one just done."""
         if self.recoder is not None and self.recoder.after_step(step, self.vectors):
             self._codes_to_device()
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
-        """Return everything that changes during training.
-
-        Returns
-        -------
-        dict of str to Tensor
-        """
+        """Return everything that changes during training."""
         tensors = {"vectors": self.parameter.detach()}
         if self.recoder is not None:
             tensors["codes"] = self.recoder.codes
         return tensors
 
     def load_state_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Take back what `state_tensors` returned.
-
-        Parameters
-        ----------
-        tensors : mapping of str to Tensor
-        """
+        """Take back what `state_tensors` returned."""
         with torch.no_grad():
             self.parameter.copy_(tensors["vectors"])
         if self.recoder is not None:

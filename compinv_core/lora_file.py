@@ -6,15 +6,13 @@ holds two thin factors for every matrix, the best approximation of the differenc
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from .atomic_file import replacing
+from .atomic_file import remove_leftovers
+from .basics.tensor_file import read_metadata, write_tensors
 from .embedding_file import MAKER_KEY
 from .errors import UserError
 
@@ -27,17 +25,9 @@ _POWER_ITERATIONS = 4
 
 
 def full_difference_lora(differences: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Name differences as ComfyUI's LoRA loader expects them.
+    """Name differences, by the parameters' names in the diffusion network, as ComfyUI's LoRA loader expects them.
 
-    Parameters
-    ----------
-    differences : mapping of str to Tensor
-        By the parameter's name in the diffusion network.
-
-    Returns
-    -------
-    dict of str to Tensor
-        ``diffusion_model.<module>.diff`` for weights, ``.diff_b`` for biases; contiguous.
+    ``diffusion_model.<module>.diff`` for weights, ``.diff_b`` for biases; contiguous.
     """
     return {_difference_key(name): difference.contiguous() for name, difference in differences.items()}
 
@@ -61,62 +51,40 @@ def low_rank_lora(differences: Iterable[tuple[str, torch.Tensor]], rank: int, se
         ``lora_up``, ``lora_down`` and ``alpha`` (the rank) of every matrix; biases and norms as full differences, since
         they are vectors.
     """
-    generator = torch.Generator().manual_seed(seed)
     lora: dict[str, torch.Tensor] = {}
-    for name, difference in differences:
-        if difference.ndim < 2:
-            lora[_difference_key(name)] = difference.contiguous()
-            continue
-        up, down = low_rank_factors(difference.flatten(1), rank, generator)
-        module = NETWORK_PREFIX + name.removesuffix(_WEIGHT)
-        kernel = difference.shape[2:]
-        lora[f"{module}.lora_up.weight"] = up.reshape(*up.shape, *(1 for _ in kernel)).contiguous()
-        lora[f"{module}.lora_down.weight"] = down.reshape(-1, *difference.shape[1:]).contiguous()
-        lora[f"{module}.alpha"] = torch.tensor(float(up.shape[1]))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for name, difference in differences:
+            if difference.ndim < 2:
+                lora[_difference_key(name)] = difference.contiguous()
+                continue
+            up, down = low_rank_factors(difference.flatten(1), rank)
+            module = NETWORK_PREFIX + name.removesuffix(_WEIGHT)
+            kernel = difference.shape[2:]
+            lora[f"{module}.lora_up.weight"] = up.reshape(*up.shape, *(1 for _ in kernel)).contiguous()
+            lora[f"{module}.lora_down.weight"] = down.reshape(-1, *difference.shape[1:]).contiguous()
+            lora[f"{module}.alpha"] = torch.tensor(float(up.shape[1]))
     return lora
 
 
-def low_rank_factors(matrix: torch.Tensor, rank: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the factors of the best approximation of a matrix at a rank: its truncated singular value decomposition.
+def low_rank_factors(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the factors of the best approximation of a matrix (m, n) at a rank, (m, r) and (r, n), r = min(rank, m, n).
 
-    Large matrices are first projected onto a random subspace that power iterations turn to the leading directions.
-
-    Parameters
-    ----------
-    matrix : Tensor (m, n), float32
-    rank : int
-    generator : torch.Generator
-        CPU.
-
-    Returns
-    -------
-    up : Tensor (m, r)
-    down : Tensor (r, n)
-        ``r = min(rank, m, n)``; both carry the square roots of the singular values.
+    Its truncated singular value decomposition; both carry the square roots of the singular values. Large matrices are
+    projected at random first, from torch's own generator.
     """
     width = rank + _OVERSAMPLING
     if width < min(matrix.shape):
-        directions = torch.randn(matrix.shape[1], width, generator=generator).to(matrix)
-        basis = torch.linalg.qr(matrix @ directions).Q
-        for _ in range(_POWER_ITERATIONS):
-            basis = torch.linalg.qr(matrix @ torch.linalg.qr(matrix.T @ basis).Q).Q
-        left, values, right = torch.linalg.svd(basis.T @ matrix, full_matrices=False)
-        left = basis @ left
+        left, values, right = torch.svd_lowrank(matrix, width, niter=_POWER_ITERATIONS)
     else:
         left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+        right = right.T
     root = values[:rank].sqrt()
-    return left[:, :rank] * root, root[:, None] * right[:rank]
+    return left[:, :rank] * root, root[:, None] * right[:, :rank].T
 
 
 def write_lora(lora: Mapping[str, torch.Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a LoRA file, through a temporary file that is renamed.
-
-    Parameters
-    ----------
-    lora : mapping of str to Tensor
-    path : Path
-    metadata : mapping of str to str
-        Must hold `compinv_core.embedding_file.MAKER_KEY`.
+    """Write a LoRA file; the metadata hold `compinv_core.embedding_file.MAKER_KEY`.
 
     Raises
     ------
@@ -124,30 +92,18 @@ def write_lora(lora: Mapping[str, torch.Tensor], path: Path, metadata: Mapping[s
         When `path` holds a file that this pack did not make: it is never overwritten.
     """
     check_lora_replaceable(path)
-    with replacing(path) as temporary:
-        save_file(dict(lora), temporary, dict(metadata))
+    write_tensors(path, lora, metadata)
 
 
 def check_lora_replaceable(path: Path) -> None:
-    """Refuse to overwrite a LoRA file that this pack did not make.
-
-    Parameters
-    ----------
-    path : Path
-        May not exist.
+    """Refuse to overwrite a LoRA file that this pack did not make; `path` may not exist.
 
     Raises
     ------
     UserError
     """
-    if not path.exists():
-        return
-    try:
-        with safe_open(os.fspath(path), framework="pt") as file:
-            ours = MAKER_KEY in (file.metadata() or {})
-    except (SafetensorError, OSError, ValueError):
-        ours = False
-    if not ours:
+    remove_leftovers(path.parent)
+    if path.exists() and MAKER_KEY not in read_metadata(path):
         raise UserError(
             f"{path.name} already exists among your LoRAs and was not made by CompInv; "
             "choose another name, or move that file away."

@@ -20,19 +20,7 @@ _FUSED_DEVICES = {"cpu", "cuda"}
 
 
 def check_optimizer(name: str, device: torch.device) -> None:
-    """Refuse an optimiser that cannot run here.
-
-    Parameters
-    ----------
-    name : str
-        One of `OPTIMIZERS`.
-    device : torch.device
-        Where the weights are trained.
-
-    Raises
-    ------
-    UserError
-    """
+    """Refuse one of `OPTIMIZERS` that cannot run on the device where the weights are trained."""
     if name == "adamw_8bit" and device.type != "cuda":
         raise UserError(
             f"optimizer adamw_8bit runs on NVIDIA and AMD graphics cards only, and this model trains on {device.type}; "
@@ -55,10 +43,6 @@ def make_optimizer(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optim
         factored second moments.
     groups : list of dict
         Parameters and learning rate of each group.
-
-    Returns
-    -------
-    torch.optim.Optimizer
     """
     if name == "adamw":
         devices = {parameter.device.type for group in groups for parameter in group["params"]}
@@ -101,13 +85,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.T
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, values: Mapping[str, torch.Tensor | float | None]) -> None:
-    """Take back what `optimizer_state` returned, tensors and numbers together.
-
-    Parameters
-    ----------
-    optimizer : torch.optim.Optimizer
-    values : mapping of str to Tensor, float, int or None
-    """
+    """Take back what `optimizer_state` returned, tensors and numbers together."""
     state: dict[int, dict[str, Any]] = {}
     for path, value in values.items():
         index, *outer, name = path.split(".")

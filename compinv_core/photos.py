@@ -6,9 +6,12 @@ from collections.abc import Sequence
 
 import torch
 
-from .errors import UserError
+from . import logger
+from .errors import UserError, listed
 
 _SMALLEST_SIDE = 64
+# What Load Image gives where a picture has no alpha channel.
+_PLACEHOLDER = (64, 64)
 
 
 def stack_photos(images: Sequence[torch.Tensor], input_name: str = "images") -> torch.Tensor:
@@ -72,6 +75,11 @@ def stack_masks(masks: Sequence[torch.Tensor], photos: torch.Tensor) -> torch.Te
     count, (height, width) = len(photos), photos.shape[1:3]
     for batch in batches:
         if tuple(batch.shape[1:]) != (height, width):
+            if tuple(batch.shape[1:]) == _PLACEHOLDER and not batch.any():
+                raise UserError(
+                    "mask is empty: Load Image gives an empty mask of 64x64 for a picture without an alpha channel; "
+                    "paint the mask in its mask editor, or disconnect `mask`."
+                )
             raise UserError(
                 f"mask is {batch.shape[-1]}x{batch.shape[-2]} but the images are {width}x{height}; "
                 "give one mask of the same size for every image."
@@ -85,24 +93,26 @@ def stack_masks(masks: Sequence[torch.Tensor], photos: torch.Tensor) -> torch.Te
     empty = [i + 1 for i, mask in enumerate(joined) if not mask.any()]
     if empty:
         raise UserError(
-            f"mask {empty[0]} is empty, so nothing of image {empty[0]} would be learned; paint the concept white (1)."
+            f"mask {empty[0]} is empty, so nothing of image {empty[0]} would be learned; paint the concept white (1). "
+            "A picture without an alpha channel has an empty mask in Load Image."
+        )
+    inverted = [i + 1 for i, mask in enumerate(joined) if _looks_inverted(mask)]
+    if inverted:
+        logger.warning(
+            "mask %s is white along the whole edge of the picture and black inside, as the mask of a cut-out in Load "
+            "Image is: the surroundings would be learned. If so, connect Invert Mask between the two.",
+            listed(inverted),
         )
     return joined
 
 
+def _looks_inverted(mask: torch.Tensor) -> bool:
+    edge = torch.cat([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+    return bool((edge > 0.5).all()) and bool((mask < 0.5).any())
+
+
 def centre_crop(batch: torch.Tensor, multiple: int) -> torch.Tensor:
-    """Crop height and width, the dimensions 1 and 2, to a multiple, as the host's autoencoder does.
-
-    Parameters
-    ----------
-    batch : Tensor (n, H, W, ...)
-    multiple : int
-        Pixels per latent cell.
-
-    Returns
-    -------
-    Tensor (n, H', W', ...), a view
-    """
+    """Crop pictures (n, H, W, ...) at the centre to a multiple of pixels, as the host's autoencoder does; a view."""
     for dimension in (1, 2):
         surplus = batch.shape[dimension] % multiple
         batch = batch.narrow(dimension, surplus // 2, batch.shape[dimension] - surplus)
@@ -110,16 +120,5 @@ def centre_crop(batch: torch.Tensor, multiple: int) -> torch.Tensor:
 
 
 def latent_weights(masks: torch.Tensor, multiple: int) -> torch.Tensor:
-    """Average masks over the pixels of each latent cell.
-
-    Parameters
-    ----------
-    masks : Tensor (n, H, W)
-        `multiple` divides H and W (see `centre_crop`).
-    multiple : int
-
-    Returns
-    -------
-    Tensor (n, 1, H / multiple, W / multiple)
-    """
+    """Average masks (n, H, W) over the pixels of each latent cell, of which each side has `multiple`: (n, 1, h, w)."""
     return torch.nn.functional.avg_pool2d(masks[:, None], multiple)

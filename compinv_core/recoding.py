@@ -69,19 +69,7 @@ class AnchorRecoder:
         self.codes = first.repeat(num_vectors, 1)
 
     def after_step(self, step: int, vectors: torch.Tensor) -> bool:
-        """Code the vectors anew when it is time.
-
-        Parameters
-        ----------
-        step : int
-            The step just done, 0-based.
-        vectors : Tensor (k, D)
-
-        Returns
-        -------
-        bool
-            Whether the codes changed.
-        """
+        """Code the vectors (k, D) anew when it is time, after a step (0-based); tell whether the codes changed."""
         every = self.settings.recode_every
         # What is no longer finite is for the training loop to report.
         if not every or (step + 1) % every or not torch.isfinite(vectors).all():
@@ -95,12 +83,7 @@ class AnchorRecoder:
         return True
 
     def active(self) -> dict[str, float]:
-        """Return the anchors in use and their weights, averaged over the vectors, heaviest first.
-
-        Returns
-        -------
-        dict of str to float
-        """
+        """Return the anchors in use and their weights, averaged over the vectors, heaviest first."""
         mean = self.codes.mean(0)
         order = mean.argsort(descending=True).tolist()
         return {self.anchors.words[i]: float(mean[i]) for i in order if mean[i] > 0}

@@ -10,24 +10,26 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from . import logger
-from .atomic_file import remove_leftovers, replacing
-from .errors import UserError
+from .atomic_file import check_writable, remove_leftovers, replacing
+from .basics.tensor_file import read_metadata, read_tensors, write_tensors
+from .errors import UserError, quoted
 
 STATE_FILE = "state.safetensors"
 PREVIOUS_FILE = "previous.safetensors"
 SUMMARY_FILE = "run.json"
 
 _FORMAT = "compinv-run-1"
+_LARGEST_STATE = 1 << 40
+CURE = "turn `resume` off to begin anew"
+"""End of every sentence about a state that cannot be continued."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,20 +62,24 @@ class RunStore:
         Everything that the result depends on, except the number of steps: settings as text, data as digests.
     settings : mapping
         JSON values for ``run.json``.
+    earlier : mapping of str to callable () -> str
+        How earlier versions wrote parts of the fingerprint, so that their runs are known again.
     """
 
-    def __init__(self, folder: Path, fingerprint: Mapping[str, str], settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        fingerprint: Mapping[str, str],
+        settings: Mapping[str, Any],
+        earlier: Mapping[str, Callable[[], str]] | None = None,
+    ) -> None:
         self.folder = folder
         self.fingerprint = dict(fingerprint)
         self.settings = dict(settings)
+        self._earlier = dict(earlier or {})
 
     def check(self, steps: int, resume: bool) -> int | None:
-        """Refuse early what `open` would refuse; changes nothing.
-
-        Parameters
-        ----------
-        steps, resume
-            As in `open`.
+        """Refuse early what `open` would refuse, and a folder that cannot be written to; changes nothing.
 
         Returns
         -------
@@ -92,7 +98,7 @@ class RunStore:
         return header["step"] if self._continuable(header, steps) else None
 
     def check_room(self, state_bytes: float, continues: bool) -> None:
-        """Refuse a run whose state would not fit on the disk.
+        """Refuse a run whose state cannot be written: no right to, or no room.
 
         Parameters
         ----------
@@ -113,7 +119,7 @@ class RunStore:
         free = shutil.disk_usage(existing).free
         if needed > free:
             raise UserError(
-                f"The training state in the run folder {self.folder.name!r} needs {needed / 1e9:.1f} GB, but "
+                f"The training state in the run folder {quoted(self.folder.name)} needs {needed / 1e9:.1f} GB, but "
                 f"{free / 1e9:.1f} GB are free on that disk; free some room, or start ComfyUI with another "
                 "--output-directory."
             )
@@ -128,15 +134,13 @@ class RunStore:
         resume : bool
             False begins anew in any case.
 
-        Returns
-        -------
-        RunState or None
-
         Raises
         ------
         UserError
-            When the folder holds an unfinished run of other settings or data, or a state that cannot be read.
+            When the folder holds an unfinished run of other settings or data, or a state that cannot be read, or
+            nothing can be written there.
         """
+        check_writable(self.folder)
         remove_leftovers(self.folder, own=True)
         path = self.folder / STATE_FILE
         if not path.exists():
@@ -145,19 +149,13 @@ class RunStore:
             header = self._read_header(path)
             if self._continuable(header, steps):
                 logger.info("Continuing %s at step %d of %d.", self.folder.name, header["step"], steps)
-                return RunState(header["step"], self._read_tensors(path), header["facts"])
+                file = read_tensors(path, "a training state", CURE, _LARGEST_STATE, finite=False)
+                return RunState(header["step"], file.tensors, header["facts"])
         os.replace(path, self.folder / PREVIOUS_FILE)
         return None
 
     def save(self, state: RunState, steps: int) -> None:
-        """Write the state; an interruption leaves the previous one intact.
-
-        Parameters
-        ----------
-        state : RunState
-        steps : int
-            Steps wanted in all.
-        """
+        """Write the state of a run that is to have so many steps; an interruption leaves the previous one intact."""
         header = {
             "format": _FORMAT,
             "step": state.step,
@@ -165,9 +163,7 @@ class RunStore:
             "fingerprint": self.fingerprint,
             "facts": dict(state.facts),
         }
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
-        with replacing(self.folder / STATE_FILE) as temporary:
-            save_file(tensors, temporary, {"run": json.dumps(header)})
+        write_tensors(self.folder / STATE_FILE, state.tensors, {"run": json.dumps(header)})
         with replacing(self.folder / SUMMARY_FILE) as temporary:
             summary = {"step": state.step, "steps": steps, "settings": self.settings, "fingerprint": self.fingerprint}
             temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -177,11 +173,14 @@ class RunStore:
         known = header["fingerprint"]
         names = sorted(set(known) | set(self.fingerprint))
         differing = [name for name in names if known.get(name) != self.fingerprint.get(name)]
+        differing = [
+            name for name in differing if name not in self._earlier or self._earlier[name]() != known.get(name)
+        ]
         if header["step"] > steps:
             differing.append("steps")
         if differing and header["step"] < header["steps"]:
             raise UserError(
-                f"The run folder {self.folder.name!r} holds an unfinished training that stopped at step "
+                f"The run folder {quoted(self.folder.name)} holds an unfinished training that stopped at step "
                 f"{header['step']} of {header['steps']} and differs in {', '.join(differing)}; "
                 "restore those inputs, turn `resume` off to begin anew, or choose another name."
             )
@@ -189,19 +188,22 @@ class RunStore:
             logger.info("%s was finished with another %s; training anew.", self.folder.name, ", ".join(differing))
         return not differing
 
+    def _is_same(self, name: str, known: str | None) -> bool:
+        earlier = self._earlier.get(name)
+        return known == self.fingerprint.get(name) or (earlier is not None and known == earlier())
+
     def _read_header(self, path: Path) -> dict[str, Any]:
         try:
-            with safe_open(os.fspath(path), framework="pt") as file:
-                header = json.loads((file.metadata() or {})["run"])
+            header = json.loads(read_metadata(path)["run"])
             if header["format"] != _FORMAT:
                 raise ValueError(f"format {header['format']}")
-            return header
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            counts = (header["step"], header["steps"])
+            if not all(isinstance(count, int) for count in counts) or not isinstance(header["fingerprint"], dict):
+                raise TypeError("steps or fingerprint")
+            header["facts"]["history"].items()
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise UserError(
-                f"The training state {path.name} in the run folder {self.folder.name!r} cannot be read ({error}); "
-                "turn `resume` off to begin anew."
+                f"The training state {path.name} in the run folder {quoted(self.folder.name)} cannot be read "
+                f"({error}); {CURE}."
             ) from error
-
-    def _read_tensors(self, path: Path) -> dict[str, torch.Tensor]:
-        with safe_open(os.fspath(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return header

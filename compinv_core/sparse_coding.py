@@ -2,7 +2,7 @@
 
 scikit-learn's orthogonal matching pursuit and LARS refuse non-negative coefficients, and a negative code would turn an
 anchor into a repeller without a lower bound. The default coder is therefore our own non-negative orthogonal matching
-pursuit (Pati et al. 1993, with the refit of Lawson and Hanson 1974); the two lasso coders go through scikit-learn.
+pursuit (Pati et al. 1993), refitted by non-negative least squares; the two lasso coders go through scikit-learn.
 """
 
 from __future__ import annotations
@@ -57,20 +57,12 @@ def sparse_coefficients(
 
     Their sum, compared with the embedding's norm, tells how much of the embedding the anchors explain.
 
-    Parameters
-    ----------
-    embedding, dictionary, max_active, coder
-        As in `sparse_code`.
+    Parameters and errors are those of `sparse_code`.
 
     Returns
     -------
     Tensor (N,), float64
         Non-negative, at least one and at most `max_active` non-zero.
-
-    Raises
-    ------
-    UserError
-        As in `sparse_code`.
     """
     target, atoms = _checked_arrays(embedding, dictionary, max_active, coder)
     correlation = atoms @ target
@@ -111,6 +103,9 @@ def _checked_arrays(
 
 def _matching_pursuit(atoms: np.ndarray, target: np.ndarray, correlation: np.ndarray, max_active: int) -> np.ndarray:
     """Non-negative orthogonal matching pursuit on unit-norm atoms (N, D)."""
+    # Imported here, since it takes as long as the whole pack.
+    from scipy.optimize import nnls
+
     coefficients = np.zeros(len(atoms))
     tolerance = _CORRELATION_TOLERANCE * np.linalg.norm(target)
     active: list[int] = []
@@ -122,57 +117,10 @@ def _matching_pursuit(atoms: np.ndarray, target: np.ndarray, correlation: np.nda
             break
         active.append(best)
         chosen = atoms[active]
-        weights = nonnegative_least_squares(chosen @ chosen.T, correlation[active])
+        weights, _ = nnls(chosen.T, target)
         residual_correlation = atoms @ (target - weights @ chosen)
         coefficients[active] = weights
     return coefficients
-
-
-def nonnegative_least_squares(gram: np.ndarray, correlation: np.ndarray) -> np.ndarray:
-    """Minimise ``w G w / 2 - b w`` over ``w >= 0`` by the active-set method of Lawson and Hanson (1974, ch. 23).
-
-    Parameters
-    ----------
-    gram : ndarray (m, m), float64
-        Positive semi-definite; small, a handful of rows.
-    correlation : ndarray (m,), float64
-        The right-hand side b.
-
-    Returns
-    -------
-    ndarray (m,), float64
-        Non-negative.
-    """
-    size = len(correlation)
-    weights = np.zeros(size)
-    passive = np.zeros(size, dtype=bool)
-    tolerance = 1e-12 * max(1.0, float(np.abs(correlation).max()))
-    # Each round admits one variable; 3 m rounds are the customary bound against cycling by rounding.
-    for _ in range(3 * size):
-        gradient = correlation - gram @ weights
-        candidates = np.where(passive, -np.inf, gradient)
-        entering = int(candidates.argmax())
-        if candidates[entering] <= tolerance:
-            break
-        passive[entering] = True
-        trial = _solve_passive(gram, correlation, passive)
-        while passive.any() and trial[passive].min() <= 0:
-            shrinking = passive & (trial <= 0)
-            step = float((weights[shrinking] / (weights[shrinking] - trial[shrinking])).min())
-            weights = weights + step * (trial - weights)
-            passive &= weights > 0
-            weights[~passive] = 0.0
-            trial = _solve_passive(gram, correlation, passive)
-        weights = trial
-    return weights
-
-
-def _solve_passive(gram: np.ndarray, correlation: np.ndarray, passive: np.ndarray) -> np.ndarray:
-    solution = np.zeros(len(correlation))
-    if passive.any():
-        block = gram[np.ix_(passive, passive)]
-        solution[passive] = np.linalg.lstsq(block, correlation[passive], rcond=None)[0]
-    return solution
 
 
 def _lasso(atoms: np.ndarray, target: np.ndarray, correlation: np.ndarray, max_active: int, coder: str) -> np.ndarray:

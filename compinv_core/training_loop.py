@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
-from .errors import UserError
+from .errors import UserError, listed
 from .optimizers import load_optimizer_state, make_optimizer, optimizer_state
-from .run_state import RunState, RunStore
+from .run_state import CURE, RunState, RunStore
+from .training.events import Sink, Work, nobody
 
 _TOTAL = "loss"
 # What a saved tensor belongs to.
 _TASK, _OPTIMIZER = "task.", "optimizer."
 # Reading a loss back makes a GPU wait, so losses are collected and read in groups.
 _FLUSH_EVERY = 20
+_FIRST_SCALE = 2.0**13
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +55,10 @@ class TrainingTask(Protocol):
 
     def after_step(self, step: int) -> None:
         """Follow up on the update of step `step` (0-based), for example by coding the anchors anew."""
+        ...
+
+    def active_anchors(self) -> dict[str, float]:
+        """Return the active anchors with their weights, for the reports; empty without any."""
         ...
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
@@ -93,27 +99,12 @@ class LoopSettings:
     optimizer: str = "adamw"
 
 
-@dataclass(frozen=True)
-class TrainingHooks:
-    """Calls into the surroundings of the loop.
-
-    Attributes
-    ----------
-    before_step : callable (step) -> None
-        May raise to stop the training; the state is saved first.
-    after_step : callable (steps_done, parts) -> None
-        `parts` are the step's loss tensors, on the training device.
-    """
-
-    before_step: Callable[[int], None] = lambda step: None
-    after_step: Callable[[int, Mapping[str, torch.Tensor]], None] = lambda steps_done, parts: None
-
-
 def train(
     task: TrainingTask,
     settings: LoopSettings,
     store: RunStore | None = None,
-    hooks: TrainingHooks | None = None,
+    sink: Sink = nobody,
+    ask: Callable[[], None] = lambda: None,
 ) -> dict[str, list[float]]:
     """Run a task to its last step, continuing a saved run where there is one.
 
@@ -126,7 +117,10 @@ def train(
     settings : LoopSettings
     store : RunStore, optional
         Nothing is saved or resumed without one.
-    hooks : TrainingHooks, optional
+    sink : Sink
+        Hears of every step; losses are reported when they have been read from the device.
+    ask : callable
+        Called before every batch; may raise to stop. The state is saved first, as it is when `sink` raises.
 
     Returns
     -------
@@ -138,44 +132,24 @@ def train(
     UserError
         When the loss is no longer finite, or the store holds another unfinished run.
     """
-    return _Loop(task, settings, store, hooks or TrainingHooks()).run()
-
-
-@dataclass
-class _LossScale:
-    """Power-of-two scale of the loss: halved when a gradient overflows, doubled after a long good stretch."""
-
-    enabled: bool
-    value: float = 1.0
-    good_steps: int = 0
-    growth_interval: int = field(default=1000, repr=False)
-
-    def unscale(self, parameters: list[torch.nn.Parameter]) -> bool:
-        """Divide the gradients by the scale; tell whether they are finite and may be used."""
-        if not self.enabled:
-            return True
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        # One answer from the device for all gradients, since each has to be waited for.
-        if not bool(torch.stack([torch.isfinite(gradient).all() for gradient in gradients]).all()):
-            self.value, self.good_steps = self.value / 2, 0
-            return False
-        for gradient in gradients:
-            gradient.div_(self.value)
-        self.good_steps += 1
-        if self.good_steps >= self.growth_interval:
-            self.value, self.good_steps = self.value * 2, 0
-        return True
+    return _Loop(task, settings, store, sink, ask).run()
 
 
 class _Loop:
     def __init__(
-        self, task: TrainingTask, settings: LoopSettings, store: RunStore | None, hooks: TrainingHooks
+        self,
+        task: TrainingTask,
+        settings: LoopSettings,
+        store: RunStore | None,
+        sink: Sink,
+        ask: Callable[[], None],
     ) -> None:
-        self.task, self.settings, self.store, self.hooks = task, settings, store, hooks
+        self.task, self.settings, self.store, self.sink, self.ask = task, settings, store, sink, ask
         self.optimizer = make_optimizer(settings.optimizer, task.parameter_groups())
-        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.generator = torch.Generator().manual_seed(settings.seed)
-        self.scale = _LossScale(settings.scale_loss, 2.0**13 if settings.scale_loss else 1.0)
+        device = self.optimizer.param_groups[0]["params"][0].device.type
+        self.scaler = torch.amp.GradScaler(device, _FIRST_SCALE, growth_interval=1000, enabled=settings.scale_loss)
+        self.on_cpu = device == "cpu"
         self.history: dict[str, list[float]] = {}
         self.pending: list[dict[str, torch.Tensor]] = []
         self.step = 0
@@ -184,8 +158,9 @@ class _Loop:
         saved = self.store.open(self.settings.steps, self.settings.resume) if self.store else None
         if saved is not None:
             self._restore(saved)
+        work = Work("training", self.settings.steps, self.sink, self.step)
         while self.step < self.settings.steps:
-            self._one_step()
+            self._one_step(work)
             if self.settings.save_every and self.step % self.settings.save_every == 0:
                 self._save()
         if self.store and (saved is None or saved.step < self.step):
@@ -193,7 +168,7 @@ class _Loop:
         self._check_losses()
         return self.history
 
-    def _one_step(self) -> None:
+    def _one_step(self, work: Work) -> None:
         before = self.generator.get_state()
         try:
             self.optimizer.zero_grad(set_to_none=True)
@@ -204,28 +179,31 @@ class _Loop:
             self._save_interrupted()
             raise
         self._update({name: _mean([parts[name] for parts in batches]) for name in batches[0]})
-        parts = self.pending[-1]
-        if self.step % _FLUSH_EVERY == 0:
+        losses, anchors = {}, {}
+        if self.step % _FLUSH_EVERY == 0 or self.on_cpu:
             self._check_losses()
+            losses = {name: values[-1] for name, values in self.history.items()}
+            anchors = self.task.active_anchors()
         try:
-            self.hooks.after_step(self.step, parts)
+            work.report(self.step, losses=losses, anchors=anchors)
         except BaseException:
             self._save_interrupted()
             raise
 
     def _one_batch(self, number: int) -> dict[str, torch.Tensor]:
         """Add the gradient of one of the step's batches; return its losses."""
-        self.hooks.before_step(self.step)
+        self.ask()
         count = self.settings.accumulation
         loss = self.task.loss(self.step * count + number, self.generator)
-        factor = (self.scale.value if self.scale.enabled else 1.0) / count
-        (loss.total if factor == 1.0 else loss.total * factor).backward()
+        self.scaler.scale(loss.total if count == 1 else loss.total * (1 / count)).backward()
         return {_TOTAL: loss.total.detach(), **{name: part.detach() for name, part in loss.parts.items()}}
 
     def _update(self, losses: dict[str, torch.Tensor]) -> None:
-        if self.scale.unscale(self.parameters):
-            self.optimizer.step()
-        elif self.scale.value < 1.0:
+        self.scaler.unscale_(self.optimizer)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        # Halved thirteen times in a row: no scale would help.
+        if self.scaler.is_enabled() and self.scaler.get_scale() < 1.0:
             raise self._diverged()
         self.task.after_step(self.step)
         self.pending.append(losses)
@@ -238,7 +216,7 @@ class _Loop:
             self.history.setdefault(name, []).extend(torch.stack([p[name].float() for p in self.pending]).tolist())
         self.pending = []
         # An overflow in float16 is dealt with by the loss scale, which drops the step.
-        return self.scale.enabled or all(math.isfinite(v) for v in self.history.get(_TOTAL, [])[first_new:])
+        return self.scaler.is_enabled() or all(math.isfinite(v) for v in self.history.get(_TOTAL, [])[first_new:])
 
     def _check_losses(self) -> None:
         if not self._flush():
@@ -267,21 +245,36 @@ class _Loop:
         tensors |= {f"{_OPTIMIZER}{name}": tensor for name, tensor in states.items()}
         facts = {
             "history": self.history,
-            "loss_scale": self.scale.value,
-            "good_steps": self.scale.good_steps,
+            "loss_scale": self.scaler.get_scale(),
+            "good_steps": self.scaler.state_dict().get("_growth_tracker", 0),
             "optimizer": numbers,
         }
         self.store.save(RunState(self.step, tensors, facts), self.settings.steps)
 
     def _restore(self, saved: RunState) -> None:
         self.step = saved.step
+        self._check_complete(saved)
         self.task.load_state_tensors(_without_prefix(saved.tensors, _TASK))
         self.generator.set_state(saved.tensors["generator"])
         if self.step < self.settings.steps:  # a finished run is only read, and its states may be large
             states = _without_prefix(saved.tensors, _OPTIMIZER)
             load_optimizer_state(self.optimizer, {**states, **saved.facts.get("optimizer", {})})
         self.history = {name: list(values) for name, values in saved.facts["history"].items()}
-        self.scale.value, self.scale.good_steps = saved.facts["loss_scale"], saved.facts["good_steps"]
+        scale = {"scale": saved.facts["loss_scale"], "_growth_tracker": saved.facts["good_steps"]}
+        self.scaler.load_state_dict({**self.scaler.state_dict(), **scale})
+
+    def _check_complete(self, saved: RunState) -> None:
+        wanted = {f"{_TASK}{name}": tensor for name, tensor in self.task.state_tensors().items()}
+        wanted["generator"] = self.generator.get_state()
+        wrong = [
+            name
+            for name, tensor in wanted.items()
+            if name not in saved.tensors or saved.tensors[name].shape != tensor.shape
+        ]
+        if self.step < self.settings.steps and not any(name.startswith(_OPTIMIZER) for name in saved.tensors):
+            wrong.append("the optimiser")
+        if wrong:
+            raise UserError(f"The training state lacks {listed(wrong)}, or has it in another shape; {CURE}.")
 
 
 def _mean(values: list[torch.Tensor]) -> torch.Tensor:

@@ -54,21 +54,12 @@ class MemoryEstimate:
         )
 
     def check(self, free: float, place: str, cures: str) -> None:
-        """Refuse a training that cannot fit.
-
-        Parameters
-        ----------
-        free : float
-            Bytes that are free, or can be freed by unloading other models.
-        place : str
-            The device to be named in the sentence.
-        cures : str
-            What the person can change, as the end of the sentence.
+        """Refuse a training that cannot fit into the bytes that are free or can be freed on a device.
 
         Raises
         ------
         UserError
-            With the numbers.
+            With the numbers; `cures` is the end of the sentence.
         """
         if self.total > free:
             raise UserError(
@@ -95,10 +86,6 @@ def estimate_memory(
         Bytes of copies of other weights that are stored in another precision than they compute in.
     activations : float
         Bytes.
-
-    Returns
-    -------
-    MemoryEstimate
     """
     casts = 0 if cast_bytes == _FLOAT32_BYTES else 2 * cast_bytes
     return MemoryEstimate(
@@ -110,21 +97,10 @@ def estimate_memory(
 
 
 def activation_bytes(latent_shape: tuple[int, ...], number_bytes: int, checkpointing: bool) -> float:
-    """Return about how much memory the activations of a step take, rather too much than too little.
+    """Return about how many bytes the activations of a step take, rather too many than too few.
 
-    Parameters
-    ----------
-    latent_shape : tuple of int
-        (batch, channels, h, w) of one forward pass.
-    number_bytes : int
-        Bytes per number that the model computes in.
-    checkpointing : bool
-        Whether activations are computed twice instead of kept.
-
-    Returns
-    -------
-    float
-        Bytes.
+    `latent_shape` is (batch, channels, h, w) of one forward pass, `number_bytes` those of a number that the model
+    computes in; with `checkpointing` activations are computed twice instead of kept.
     """
     batch, _, height, width = latent_shape
     per_cell = _CHECKPOINTED_PER_CELL if checkpointing else _ACTIVATIONS_PER_CELL

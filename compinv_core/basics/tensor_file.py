@@ -63,6 +63,7 @@ def read_tensors(
     largest: int,
     marker: tuple[str, str] | None = None,
     shapes: Mapping[str, tuple[int | None, ...]] | None = None,
+    finite: bool = True,
 ) -> TensorFile:
     """Read a safetensors file; refuse by name what is missing, wrong or too large, before its tensors are read.
 
@@ -79,11 +80,12 @@ def read_tensors(
         Key and value that the metadata must have.
     shapes : mapping of str to tuple, optional
         Tensors that must be there, no other; None in a shape is any length.
+    finite : bool
+        Whether NaN and infinity are refused.
 
     Returns
     -------
     TensorFile
-        With finite tensors.
 
     Raises
     ------
@@ -110,8 +112,8 @@ def read_tensors(
         raise
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError, MemoryError) as error:
         raise UserError(f"{name} is damaged, or not {what} ({error}); {cure}.") from error
-    broken = [key for key, tensor in tensors.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
-    if broken:
+    broken = [key for key, value in tensors.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    if finite and broken:
         raise UserError(f"{name} holds NaN or infinity in {listed(broken)}; {cure}.")
     return TensorFile(tensors, metadata)
 

@@ -19,6 +19,8 @@ class Event:
 
     Parameters
     ----------
+    work : str
+        What is being done: "training", "encoding photos" and so on.
     step, total : int
         Steps done, and of how many.
     seconds_left : float, optional
@@ -28,9 +30,10 @@ class Event:
         Active anchors with their weights, the heaviest first.
     picture : PIL image, optional
     sentence : str
-        What is going on, for people; empty where nothing has changed.
+        What has happened, for people; mostly empty.
     """
 
+    work: str
     step: int
     total: int
     seconds_left: float | None = None
@@ -63,17 +66,18 @@ class Work:
 
     Parameters
     ----------
+    name : str
+        See `Event.work`.
     total : int
     sink : Sink
-    sentence : str
-        Opens the work.
     done : int
         Steps that an earlier process has done.
     """
 
-    def __init__(self, total: int, sink: Sink, sentence: str = "", done: int = 0) -> None:
-        self._total, self._sink, self._first, self._begun = total, sink, done, time.monotonic()
-        sink(Event(done, total, sentence=sentence))
+    def __init__(self, name: str, total: int, sink: Sink, done: int = 0) -> None:
+        self._name, self._total, self._sink = name, total, sink
+        self._first, self._begun = done, time.monotonic()
+        sink(Event(name, done, total))
 
     def report(
         self,
@@ -87,12 +91,12 @@ class Work:
         """Report that `step` steps are done; see `Event` for the rest."""
         here = step - self._first
         left = (time.monotonic() - self._begun) / here * (self._total - step) if here > 0 else None
-        self._sink(Event(step, self._total, left, losses or {}, anchors or {}, picture, sentence))
+        self._sink(Event(self._name, step, self._total, left, losses or {}, anchors or {}, picture, sentence))
 
 
-def reported(items: Collection[_Item], sink: Sink, sentence: str = "") -> Iterator[_Item]:
+def reported(name: str, items: Collection[_Item], sink: Sink) -> Iterator[_Item]:
     """Yield items and report after each."""
-    work = Work(len(items), sink, sentence)
+    work = Work(name, len(items), sink)
     for number, item in enumerate(items, start=1):
         yield item
         work.report(number)

@@ -11,12 +11,12 @@ from compinv_core.training.events import Event, Work, everybody, reported
 
 def test_work_reports_its_steps_and_the_time_left() -> None:
     seen: list[Event] = []
-    work = Work(3, seen.append, "Painting.")
+    work = Work("painting", 3, seen.append)
     time.sleep(0.02)
     work.report(1, losses={"loss": 0.5}, anchors={"cat": 1.0})
     work.report(3)
     assert [(event.step, event.total) for event in seen] == [(0, 3), (1, 3), (3, 3)]
-    assert seen[0].sentence == "Painting."
+    assert {event.work for event in seen} == {"painting"}
     assert seen[0].seconds_left is None
     assert seen[1].seconds_left == pytest.approx(0.04, abs=0.03)
     assert seen[1].losses == {"loss": 0.5}
@@ -26,7 +26,7 @@ def test_work_reports_its_steps_and_the_time_left() -> None:
 
 def test_steps_of_an_earlier_process_do_not_count_for_the_time() -> None:
     seen: list[Event] = []
-    work = Work(100, seen.append, done=90)
+    work = Work("training", 100, seen.append, done=90)
     time.sleep(0.02)
     work.report(91)
     assert seen[1].seconds_left == pytest.approx(0.18, abs=0.1)
@@ -39,12 +39,12 @@ def test_every_listener_hears_it_in_order_and_may_stop_it() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        everybody(lambda event: heard.append("first"), stop, lambda event: heard.append("third"))(Event(0, 1))
+        everybody(lambda event: heard.append("first"), stop, lambda event: heard.append("third"))(Event("work", 0, 1))
     assert heard == ["first"]
 
 
 def test_items_are_reported_once_they_are_done() -> None:
     seen: list[int] = []
-    for item in reported("ab", lambda event: seen.append(event.step)):
+    for item in reported("letters", "ab", lambda event: seen.append(event.step)):
         seen.append(ord(item))
     assert seen == [0, ord("a"), 1, ord("b"), 2]

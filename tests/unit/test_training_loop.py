@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from compinv_core.basics.digests import digest
+from compinv_core.basics.tensor_file import read_tensors, write_tensors
 from compinv_core.errors import UserError
 from compinv_core.run_state import PREVIOUS_FILE, STATE_FILE, SUMMARY_FILE, RunStore
-from compinv_core.training_loop import LoopSettings, StepLoss, TrainingHooks, train
+from compinv_core.training.events import Event
+from compinv_core.training_loop import LoopSettings, StepLoss, train
 
 
 class Stop(BaseException):
@@ -40,6 +42,9 @@ class NoisyRegression:
 
     def after_step(self, step: int) -> None:
         self.updates += step
+
+    def active_anchors(self) -> dict[str, float]:
+        return {"cat": 1.0}
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
         return {"weight": self.weight.detach(), "bias": self.bias.detach(), "updates": self.updates}
@@ -85,18 +90,20 @@ def test_stopped_inside_a_step_and_resumed_gives_the_same_bits(
     assert task.equals(uninterrupted[0]) and history == uninterrupted[1]
 
 
-@pytest.mark.parametrize("hook", ["before_step", "after_step"])
-def test_stopped_by_a_hook_and_resumed_gives_the_same_bits(tmp_path: Path, uninterrupted: tuple, hook: str) -> None:
+@pytest.mark.parametrize("listener", ["ask", "sink"])
+def test_stopped_by_a_listener_and_resumed_gives_the_same_bits(
+    tmp_path: Path, uninterrupted: tuple, listener: str
+) -> None:
     calls = []
 
-    def stop(step: int, losses: object = None) -> None:
-        calls.append(step)
+    def stop(*event: Event) -> None:
+        calls.append(event)
         if len(calls) == 10:
             raise Stop
 
     settings = LoopSettings(steps=30, seed=3)
     with pytest.raises(Stop):
-        train(NoisyRegression(), settings, a_store(tmp_path), TrainingHooks(**{hook: stop}))
+        train(NoisyRegression(), settings, a_store(tmp_path), **{listener: stop})
     task = NoisyRegression()
     assert train(task, settings, a_store(tmp_path)) == uninterrupted[1]
     assert task.equals(uninterrupted[0])
@@ -159,6 +166,44 @@ def test_a_damaged_state_gets_a_sentence(tmp_path: Path) -> None:
         a_store(tmp_path).check(5, resume=True)
 
 
+@pytest.mark.parametrize("missing", ["task.weight", "generator", "task.updates"])
+def test_what_a_state_lacks_is_named(tmp_path: Path, missing: str) -> None:
+    train(NoisyRegression(), LoopSettings(steps=5), a_store(tmp_path))
+    state = read_tensors(tmp_path / STATE_FILE, "a state", "stop", 10**6)
+    write_tensors(tmp_path / STATE_FILE, {k: v for k, v in state.tensors.items() if k != missing}, state.metadata)
+    with pytest.raises(UserError, match=f"lacks {missing}.*turn `resume` off"):
+        train(NoisyRegression(), LoopSettings(steps=5), a_store(tmp_path))
+    for tensors in (
+        {**state.tensors, missing: torch.zeros(9)},
+        {k: v for k, v in state.tensors.items() if "opt" not in k},
+    ):
+        write_tensors(tmp_path / STATE_FILE, tensors, state.metadata)
+        with pytest.raises(UserError, match="turn `resume` off"):
+            train(NoisyRegression(), LoopSettings(steps=9), a_store(tmp_path))
+
+
+@pytest.mark.parametrize("header", ["{}", "[]", "5", "[" * 100_000, '{"format": "compinv-run-1"}'])
+def test_a_header_edited_by_hand_gets_a_sentence(tmp_path: Path, header: str) -> None:
+    write_tensors(tmp_path / STATE_FILE, {"generator": torch.zeros(3)}, {"run": header})
+    with pytest.raises(UserError, match="cannot be read"):
+        a_store(tmp_path).check(5, resume=True)
+
+
+def test_a_run_that_an_earlier_version_began_is_known_again(tmp_path: Path) -> None:
+    train(NoisyRegression(), LoopSettings(steps=5), RunStore(tmp_path, {"model": "sampled digest"}, {}))
+    for earlier, done in (("sampled digest", 5), ("another", None)):
+        store = RunStore(tmp_path, {"model": "whole digest"}, {}, {"model": lambda earlier=earlier: earlier})
+        assert store.check(5, resume=True) == done
+
+
+def test_every_step_is_reported_with_losses_and_anchors() -> None:
+    events: list[Event] = []
+    history = train(NoisyRegression(), LoopSettings(steps=3), sink=events.append)
+    assert [(event.work, event.step, event.total) for event in events] == [("training", n, 3) for n in range(4)]
+    assert [event.losses["loss"] for event in events[1:]] == history["loss"]
+    assert events[1].anchors == {"cat": 1.0}
+
+
 def test_summary_is_for_people(tmp_path: Path) -> None:
     train(NoisyRegression(), LoopSettings(steps=5), a_store(tmp_path))
     summary = json.loads((tmp_path / SUMMARY_FILE).read_text())
@@ -198,10 +243,11 @@ def test_loss_scale_keeps_small_gradients_and_skips_overflow() -> None:
     task = HalfPrecision()
     positions = []
 
-    def record(step: int, losses: object) -> None:
-        positions.append(float(task.weight.detach()[0]))
+    def record(event: Event) -> None:
+        if event.step:
+            positions.append(float(task.weight.detach()[0]))
 
-    train(task, LoopSettings(steps=4, scale_loss=True), hooks=TrainingHooks(after_step=record))
+    train(task, LoopSettings(steps=4, scale_loss=True), sink=record)
     # AdamW moves by the learning rate for any gradient that is not zero.
     assert positions[0] == pytest.approx(-0.05, rel=1e-2)
     assert positions[2] == positions[1] and positions[3] < positions[2]
@@ -226,11 +272,12 @@ class Averaged(NoisyRegression):
 def test_batches_are_accumulated_and_averaged() -> None:
     task, gradients = Averaged(), []
 
-    def record(step: int, losses: object) -> None:
-        assert task.weight.grad is not None
-        gradients.append(float(task.weight.grad[0]))
+    def record(event: Event) -> None:
+        if event.step:
+            assert task.weight.grad is not None
+            gradients.append(float(task.weight.grad[0]))
 
-    history = train(task, LoopSettings(steps=2, accumulation=3), hooks=TrainingHooks(after_step=record))
+    history = train(task, LoopSettings(steps=2, accumulation=3), sink=record)
     # Batches 0, 1, 2 make the first step: the mean of 2 (0 - b).
     assert gradients[0] == pytest.approx(-2.0) and task.calls == 6
     assert history["number"] == [1.0, 4.0] and history["loss"][0] == pytest.approx(5 * 5 / 3)
