@@ -86,12 +86,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def check_writable(folder: Path) -> None:
-    """Refuse a folder in which nothing can be written, before the work that it would waste.
+    """Refuse a folder in which nothing can be written, before the work that it would waste; leaves no trace.
 
     Parameters
     ----------
     folder : Path
-        Made where it is missing.
+        Where it is missing, it has to be possible to make it.
 
     Raises
     ------
@@ -99,8 +99,8 @@ def check_writable(folder: Path) -> None:
         Naming the folder.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f"{_PREFIX}{_MACHINE}-{os.getpid()}-{_PROCESS}-{secrets.token_hex(2)}"
+        nearest = next(place for place in (folder, *folder.parents) if place.exists() or place.is_symlink())
+        probe = nearest / f"{_PREFIX}{_MACHINE}-{os.getpid()}-{_PROCESS}-{secrets.token_hex(2)}"
         probe.mkdir()
         probe.rmdir()
     except OSError as error:

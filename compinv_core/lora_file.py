@@ -68,7 +68,7 @@ def low_rank_lora(differences: Iterable[tuple[str, torch.Tensor]], rank: int, se
 
 
 def low_rank_factors(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the factors of the best approximation of a matrix (m, n) at a rank, (m, r) and (r, n), r = min(rank, m, n).
+    """Return the factors (m, r) and (r, n) of the best approximation of a matrix (m, n), r = min(rank, m, n).
 
     Its truncated singular value decomposition; both carry the square roots of the singular values. Large matrices are
     projected at random first, from torch's own generator.

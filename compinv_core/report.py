@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .atomic_file import replacing
-from .concept import check_name
+from .basics.names import check_name
 
 _DIGEST_LENGTH = 8
 

@@ -200,7 +200,8 @@ class RunStore:
             counts = (header["step"], header["steps"])
             if not all(isinstance(count, int) for count in counts) or not isinstance(header["fingerprint"], dict):
                 raise TypeError("steps or fingerprint")
-            header["facts"]["history"].items()
+            if not isinstance(header["facts"], dict):
+                raise TypeError("facts")
         except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise UserError(
                 f"The training state {path.name} in the run folder {quoted(self.folder.name)} cannot be read "

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from torch.amp.grad_scaler import GradScaler
 
 from .errors import UserError, listed
 from .optimizers import load_optimizer_state, make_optimizer, optimizer_state
@@ -148,7 +149,7 @@ class _Loop:
         self.optimizer = make_optimizer(settings.optimizer, task.parameter_groups())
         self.generator = torch.Generator().manual_seed(settings.seed)
         device = self.optimizer.param_groups[0]["params"][0].device.type
-        self.scaler = torch.amp.GradScaler(device, _FIRST_SCALE, growth_interval=1000, enabled=settings.scale_loss)
+        self.scaler = GradScaler(device, _FIRST_SCALE, growth_interval=1000, enabled=settings.scale_loss)
         self.on_cpu = device == "cpu"
         self.history: dict[str, list[float]] = {}
         self.pending: list[dict[str, torch.Tensor]] = []
@@ -273,6 +274,7 @@ class _Loop:
         ]
         if self.step < self.settings.steps and not any(name.startswith(_OPTIMIZER) for name in saved.tensors):
             wrong.append("the optimiser")
+        wrong += [name for name in ("history", "loss_scale", "good_steps") if name not in saved.facts]
         if wrong:
             raise UserError(f"The training state lacks {listed(wrong)}, or has it in another shape; {CURE}.")
 

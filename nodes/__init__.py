@@ -1,14 +1,13 @@
-"""The node classes, one module per domain; each module ends in its own `NODES` list."""
+"""The node classes, one module per subject; each module ends in its own `NODES` list."""
 
 from __future__ import annotations
 
-from . import anchors, attention, concept_images, detect, guidance, layout, layout_data, layout_predictor, train, tune
+from . import anchors, attention, concepts, detect, guidance, layout, layout_data, layout_predictor, learn
 
 NODES = [
     *anchors.NODES,
-    *train.NODES,
-    *concept_images.NODES,
-    *tune.NODES,
+    *learn.NODES,
+    *concepts.NODES,
     *detect.NODES,
     *layout.NODES,
     *layout_data.NODES,

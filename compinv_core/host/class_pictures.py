@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import comfy.model_management
 import comfy.sample
-import comfy.utils
 import numpy as np
 import torch
 from PIL import Image
 
 from .. import logger
-from ..atomic_file import replacing
+from ..atomic_file import remove_leftovers, replacing
 from ..basics.digests import text_digest
 from ..errors import UserError
-from ..inversion_config import InversionConfig
+from ..learning.concept import Concept
+from ..learning.settings import InversionConfig
 from ..photos import stack_photos
-from ..tuning_config import TuningConfig
-from .concepts import CheckedConcept
-from .progress import stop_if_asked
+from ..training.events import Sink, Work
+from .family import Family
 from .text_encoder import encode_tokens, sentence_tokens
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ _SAMPLING_STEPS = 50
 _GUIDANCE = 6.0
 _SAMPLER, _SCHEDULER = "euler", "normal"
 _BATCH = 4
-_PIXELS_PER_CELL = 8
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class ClassPictures:
     prompt : str
     count : int
     height, width : int
-        Pixels, multiples of 8.
+        Pixels, multiples of a latent cell.
     seed : int
     """
 
@@ -63,16 +61,16 @@ class ClassPictures:
             f"{_SAMPLING_STEPS} {_SAMPLER} {_SCHEDULER} steps, guidance {_GUIDANCE}"
         )
 
+    def folder_name(self, models: Mapping[str, str]) -> str:
+        """Return the name of the folder of such pictures; more of the same kind go on where fewer ended."""
+        kind = (self.prompt, self.height, self.width, self.seed, _SAMPLING_STEPS, _GUIDANCE)
+        return text_digest(repr((kind, sorted(models.items()))))
+
 
 def class_sources(
-    config: InversionConfig, concepts: Sequence[CheckedConcept]
+    family: Family, config: InversionConfig, concepts: Sequence[Concept]
 ) -> tuple[torch.Tensor | ClassPictures, ...]:
-    """Say for every concept where the pictures of its class come from.
-
-    Parameters
-    ----------
-    config : InversionConfig
-    concepts : sequence of CheckedConcept
+    """Say for every checked concept where the pictures of its class come from.
 
     Returns
     -------
@@ -85,9 +83,9 @@ def class_sources(
         When the person's pictures do not go with the photos.
     """
     prompts = class_prompts(config, concepts)
-    if not isinstance(config, TuningConfig) or not prompts:
+    if not prompts:
         return ()
-    height, width = (side - side % _PIXELS_PER_CELL for side in concepts[0].photos.shape[1:3])
+    height, width = (side - side % family.pixels_per_cell for side in concepts[0].picture_size)
     return tuple(
         _given(concept, config.num_class_images, "" if index == 0 else f" of {concept.name}")
         if concept.class_images
@@ -96,28 +94,77 @@ def class_sources(
     )
 
 
-def class_prompts(config: InversionConfig, concepts: Sequence[CheckedConcept]) -> tuple[str, ...]:
+def class_prompts(config: InversionConfig, concepts: Sequence[Concept]) -> tuple[str, ...]:
     """Return the prompt of every concept's class: the input class_prompt for the first, else the superclass.
+
+    Empty where there is no prior loss.
+    """
+    if not config.prior_weight:
+        return ()
+    return (first_class_prompt(config, concepts), *(concept.superclass for concept in concepts[1:]))
+
+
+def first_class_prompt(config: InversionConfig, concepts: Sequence[Concept]) -> str:
+    """Return the input class_prompt, or the first concept's superclass where it is empty."""
+    return " ".join(config.class_prompt.split()) or concepts[0].superclass
+
+
+def make_class_pictures(
+    wanted: ClassPictures, model: ModelPatcher, clip: CLIP, vae: VAE, folder: Path | None, sink: Sink
+) -> torch.Tensor:
+    """Make pictures of a class with the model, or read those that an earlier call has kept.
 
     Parameters
     ----------
-    config : InversionConfig
-    concepts : sequence of CheckedConcept
+    wanted : ClassPictures
+    model, clip, vae
+    folder : Path, optional
+        Where every picture is kept as soon as it is made; None keeps none. What is damaged there is made anew.
+    sink : Sink
 
     Returns
     -------
-    tuple of str
-        Empty where there is no prior loss.
+    Tensor (count, height, width, 3), float32, CPU
+        Of 8 bits a channel, whether made now or read.
     """
-    if not isinstance(config, TuningConfig) or not config.prior_weight:
-        return ()
-    return (config.class_prompt, *(concept.superclass for concept in concepts[1:]))
+    files: list[Path | None] = [None] * wanted.count
+    if folder is not None:
+        remove_leftovers(folder, own=True)
+        files = [folder / f"{number:04}.png" for number in range(wanted.count)]
+    pixels = [_read(path, wanted) for path in files]
+    missing = sum(picture is None for picture in pixels)
+    if missing:
+        logger.info("Making %d pictures of the class %r.", missing, wanted.prompt)
+        positive, negative = _encoded(clip, wanted.prompt), _encoded(clip, "")
+        work = Work("painting class pictures", wanted.count, sink)
+        for start in range(0, wanted.count, _BATCH):
+            batch = range(start, min(start + _BATCH, wanted.count))
+            if any(pixels[number] is None for number in batch):
+                made = _paint(wanted, model, vae, positive, negative, start)
+                for number, picture in zip(batch, made, strict=False):
+                    if pixels[number] is None:
+                        pixels[number] = picture
+                        _write(picture, files[number])
+            work.report(batch.stop)
+    stacked = np.stack([picture for picture in pixels if picture is not None])
+    with torch.inference_mode(False):
+        return torch.from_numpy(stacked).float().div(255)
 
 
-def _given(concept: CheckedConcept, least: int, owner: str) -> torch.Tensor:
+def kept_folder(root: Path, wanted: ClassPictures, models: Mapping[str, str], earlier: Callable[[], Mapping]) -> Path:
+    """Return where such pictures are kept; a folder that an earlier version named goes on in use."""
+    folder = root / wanted.folder_name(models)
+    if not folder.exists() and root.is_dir():
+        before = root / wanted.folder_name({**models, **earlier()})
+        return before if before.exists() else folder
+    return folder
+
+
+def _given(concept: Concept, least: int, owner: str) -> torch.Tensor:
     pictures = stack_photos(concept.class_images or (), f"class_images{owner}")
-    (height, width), (photo_height, photo_width) = pictures.shape[1:3], concept.photos.shape[1:3]
-    if (height, width) != (photo_height, photo_width):
+    height, width = pictures.shape[1:3]
+    if (height, width) != concept.picture_size:
+        photo_height, photo_width = concept.picture_size
         raise UserError(
             f"class_images{owner} are {width}x{height} but the images are {photo_width}x{photo_height}; "
             "scale them to the same size with Upscale Image."
@@ -130,59 +177,12 @@ def _given(concept: CheckedConcept, least: int, owner: str) -> torch.Tensor:
     return pictures
 
 
-def make_class_pictures(
-    wanted: ClassPictures, model: ModelPatcher, clip: CLIP, vae: VAE, folder: Path | None, models: Mapping[str, str]
-) -> torch.Tensor:
-    """Make pictures of a class with the model, or read those that an earlier call has kept.
-
-    Parameters
-    ----------
-    wanted : ClassPictures
-    model, clip, vae
-    folder : Path, optional
-        Where every picture is kept as soon as it is made, in a folder of its own for each prompt, size and model. None
-        keeps none.
-    models : mapping of str to str
-        Fingerprints of the models.
-
-    Returns
-    -------
-    Tensor (count, height, width, 3), float32, CPU
-        Of 8 bits a channel, whether made now or read.
-    """
-    files: list[Path | None] = [None] * wanted.count
-    if folder is not None:
-        # More pictures of the same kind go on where fewer ended, so the count is not part of the name.
-        kind = (wanted.prompt, wanted.height, wanted.width, wanted.seed, _SAMPLING_STEPS, _GUIDANCE)
-        folder = folder / text_digest(repr((kind, sorted(models.items()))))
-        files = [folder / f"{number:04}.png" for number in range(wanted.count)]
-    pixels = [_read(path) for path in files]
-    missing = sum(picture is None for picture in pixels)
-    if missing:
-        logger.info("Making %d pictures of the class %r.", missing, wanted.prompt)
-        positive, negative = _encoded(clip, wanted.prompt), _encoded(clip, "")
-        bar = comfy.utils.ProgressBar(wanted.count)
-        for start in range(0, wanted.count, _BATCH):
-            stop_if_asked(start)
-            batch = range(start, min(start + _BATCH, wanted.count))
-            if any(pixels[number] is None for number in batch):
-                made = _paint(wanted, model, vae, positive, negative, start)
-                for number, picture in zip(batch, made, strict=False):
-                    if pixels[number] is None:
-                        pixels[number] = picture
-                        _write(picture, files[number])
-            bar.update_absolute(batch.stop, wanted.count)
-    stacked = np.stack([picture for picture in pixels if picture is not None])
-    with torch.inference_mode(False):
-        return torch.from_numpy(stacked).float().div(255)
-
-
 def _paint(
     wanted: ClassPictures, model: ModelPatcher, vae: VAE, positive: list, negative: list, start: int
 ) -> np.ndarray:
     """Return a whole batch, also where fewer are wanted, so that every picture is the same whatever their number."""
-    cells = wanted.height // _PIXELS_PER_CELL, wanted.width // _PIXELS_PER_CELL
-    latent = torch.zeros(_BATCH, model.model.latent_format.latent_channels, *cells)
+    family = Family.of("Class pictures", model)
+    latent = torch.zeros(_BATCH, family.latent_channels, *family.latent_size(wanted.height, wanted.width))
     seed = (wanted.seed + start) % 2**64
     with torch.inference_mode():
         samples = comfy.sample.sample(
@@ -199,11 +199,19 @@ def _encoded(clip: CLIP, text: str) -> list:
         return [[encode_tokens(clip, sentence_tokens(clip, text, "class_prompt")).cpu(), {}]]
 
 
-def _read(path: Path | None) -> np.ndarray | None:
+def _read(path: Path | None, wanted: ClassPictures) -> np.ndarray | None:
+    """Return a kept picture; None where there is none, or it is damaged or another one."""
     if path is None or not path.is_file():
         return None
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
+    try:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        pixels = np.zeros(0)
+    if pixels.shape == (wanted.height, wanted.width, 3):
+        return pixels
+    logger.warning("The class picture %s is damaged or of another size; it is made anew.", path.name)
+    return None
 
 
 def _write(picture: np.ndarray, path: Path | None) -> None:

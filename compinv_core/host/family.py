@@ -75,7 +75,7 @@ class Family:
     block_choices : mapping of str to callable (UNetModel) -> list of BlockId
         The cross-attention blocks behind each choice of `blocks`, in the order of execution.
     trained_weights : mapping of str to callable (name of a parameter) -> bool
-        Weights of the diffusion network by what a method trains: "keys and values", "everything".
+        Weights of the diffusion network by what a method trains: "nothing", "keys and values", "everything".
     size_conditioning : bool
         Whether the UNet is told the picture's size and crop.
     """
@@ -222,6 +222,7 @@ _BLOCKS = {
     "all up": _all_up,
 }
 _TRAINED = {
+    "nothing": lambda name: False,
     "keys and values": lambda name: name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight")),
     "everything": lambda name: True,
 }

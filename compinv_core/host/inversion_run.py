@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -13,31 +13,38 @@ from PIL import Image
 from .. import logger
 from ..anchors import Anchors
 from ..basics.digests import digest
-from ..concept import Concept
-from ..concept_images import ConceptImages
-from ..inversion import ClassData, Inversion, InversionConfig, InversionData, Subject
+from ..basics.settings import fingerprint
+from ..inversion import ClassData, Inversion, InversionData, Subject
+from ..learning.concept import Concept
+from ..learning.settings import InversionConfig
 from ..optimizers import check_optimizer
 from ..run_state import RunStore
-from ..training_loop import TrainingHooks, train
-from ..tuning_config import TuningConfig
-from .class_pictures import ClassPictures, class_prompts, class_sources, make_class_pictures
-from .concepts import check_concepts, learned_concept, learned_token, log_equivalent_weights
+from ..training.events import Sink, everybody
+from ..training_loop import train
+from .class_pictures import (
+    ClassPictures,
+    class_prompts,
+    class_sources,
+    first_class_prompt,
+    kept_folder,
+    make_class_pictures,
+)
+from .concepts import check_concepts, dictionary, learned_concept, learned_token, log_equivalent_weights
 from .family import Family
+from .fingerprints import earlier_fingerprint, model_fingerprint
 from .memory import check_memory
-from .progress import PreviewSampler, TrainingProgress, stop_if_asked
+from .progress import PreviewSampler, progress_bar, stop_if_asked, with_previews
 from .text_encoder import TemplateEncoder, encode_tokens, sentence_tokens, text_encoder_gradients
 from .trained_weights import TrainedWeights
-from .training_inputs import check_autoencoder, encode_photos, model_fingerprint
+from .training_inputs import check_autoencoder, encode_photos
 from .training_session import DiffusionSession, check_trainable, training_session
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.sd import CLIP, VAE
 
-OnStep = Callable[[int, Mapping[str, torch.Tensor]], None]
 Outcome = TypeVar("Outcome")
 
-_PIXELS_PER_CELL = 8
 _CLASS_FOLDER = "class_images"
 
 
@@ -65,11 +72,11 @@ class InversionRun:
     Parameters
     ----------
     model, clip, vae
-        Stable Diffusion 1 family; not changed.
+        Of one family; not changed.
     config : InversionConfig
         Of the method.
-    concepts : sequence of ConceptImages
-        To be learned together; the first is the one that `config` names.
+    concepts : sequence of Concept
+        To be learned together.
     anchors : Anchors, optional
         Loaded with the same `clip`. None holds the words by nothing.
     run_dir : Path, optional
@@ -87,40 +94,39 @@ class InversionRun:
         clip: CLIP,
         vae: VAE,
         config: InversionConfig,
-        concepts: Sequence[ConceptImages],
+        concepts: Sequence[Concept],
         anchors: Anchors | None = None,
         run_dir: Path | None = None,
     ) -> None:
-        Family.of(config.node_name, model, clip)
+        self._family = Family.of(config.method.node_name, model, clip)
         check_trainable(model)
-        check_autoencoder(model, vae)
+        check_autoencoder(self._family, vae)
         self._model, self._clip, self._vae, self._config = model, clip, vae, config
-        self._tuning = config if isinstance(config, TuningConfig) else None
-        self._concepts = check_concepts(clip, config, concepts, anchors)
+        self._concepts = check_concepts(clip, config, concepts)
+        self._dictionaries = [dictionary(clip, config, concept.superclass, anchors) for concept in self._concepts]
         self._run_dir = run_dir
-        self._class_sources = class_sources(config, self._concepts)
+        self._class_sources = class_sources(self._family, config, self._concepts)
         self._class_tokens = [sentence_tokens(clip, prompt, "class_prompt")
                               for prompt in class_prompts(config, self._concepts)]  # fmt: skip
         self._store, done = None, None
-        self._models = {} if run_dir is None else model_fingerprint(model, clip, vae)
         if run_dir is not None:
-            self._store = RunStore(run_dir, self._fingerprint(), self._summary())
+            self._models, self._earlier = model_fingerprint(model, clip, vae), earlier_fingerprint(model, clip, vae)
+            self._store = RunStore(run_dir, self._fingerprint(), self._summary(), self._earlier)
             done = self._store.check(config.steps, config.resume)
-        if self._tuning is not None:
-            check_optimizer(self._tuning.optimizer, model.load_device)
-            # A finished run is only read back.
-            if done != config.steps:
-                memory = check_memory(model, clip, self._tuning, self._batch_shape())
-                if self._store is not None:
-                    self._store.check_room(memory.state_file, continues=done is not None)
+        # A finished run is only read back.
+        if config.method.trains_model and done != config.steps:
+            check_optimizer(config.optimizer, model.load_device)
+            memory = check_memory(model, clip, config, self._trains(), self._batch_shape())
+            if self._store is not None:
+                self._store.check_room(memory.state_file, continues=done is not None)
         self._patched = bool(model.patches or model.injections)
         if self._patched:
-            what = "the patched model is trained, and the result belongs on top of the same patches"
-            if self._tuning is None:
-                what = "the word is learned for the patched model, which is not changed"
-            logger.warning("%s: the model is patched, by a LoRA for example; %s.", config.node_name, what)
+            what = "the word is learned for the patched model, which is not changed"
+            if config.method.trains_model:
+                what = "the patched model is trained, and the result belongs on top of the same patches"
+            logger.warning("%s: the model is patched, by a LoRA for example; %s.", config.method.node_name, what)
 
-    def learn(self, finish: Callable[[TrainedWeights], Outcome], on_step: OnStep | None = None) -> Learned[Outcome]:
+    def learn(self, finish: Callable[[TrainedWeights], Outcome], on_event: Sink | None = None) -> Learned[Outcome]:
         """Train to the last step, continuing a saved run where there is one.
 
         Photos are encoded once, to the mean of the autoencoder's posterior.
@@ -129,44 +135,34 @@ class InversionRun:
         ----------
         finish : callable
             Makes the outcome of the trained weights, while the model is still open.
-        on_step : callable (steps_done, losses) -> None, optional
-            `losses` are tensors on the training device.
-
-        Returns
-        -------
-        Learned
+        on_event : Sink, optional
+            Hears of everything beside the host's progress bar.
         """
-        photos = [encode_photos(self._model, self._vae, c.photos, c.masks) for c in self._concepts]
-        classes = [encode_photos(self._model, self._vae, pixels, None)[0] for pixels in self._class_pixels()]
-        if any(concept.dictionary is not None for concept in self._concepts):
-            log_equivalent_weights(self._config)
+        sink = everybody(*([on_event] if on_event else []), progress_bar())
+        photos = [self._encoded(c.photos[0], c.masks[0] if c.masks else None, sink) for c in self._concepts]
+        classes = [self._encoded(pixels, None, sink)[0] for pixels in self._class_pixels(sink)]
+        if any(self._dictionaries):
+            log_equivalent_weights(self._config, self._family.text_encoders[0].width)
         opened = training_session(
-            self._model, self._clip, self._batch_shape(), self._config.trains_weight, self._checkpointing()
+            self._model, self._clip, self._batch_shape(), self._trains(), self._config.gradient_checkpointing
         )
         with opened as (session, clip), text_encoder_gradients(clip):
             subjects = self._subjects(session, clip, photos, classes)
-            task = Inversion(
-                self._config,
-                subjects,
-                session.num_timesteps,
-                session.denoise,
-                session.weights.parameters,
-                self._tuning.prior_weight if self._tuning is not None else 0.0,
-            )
-            progress = self._progress(session, clip, subjects[0])
-
-            def after_step(steps_done: int, losses: Mapping[str, torch.Tensor]) -> None:
-                if on_step is not None:
-                    on_step(steps_done, losses)
-                progress.update(steps_done)
-
+            task = Inversion(self._config, subjects, session.num_timesteps, session.denoise, session.weights.parameters)
+            if self._config.preview_every:
+                sink = with_previews(self._config.preview_every, self._preview(session, clip, subjects[0]), sink)
             settings = self._config.loop_settings(session.computes_in_float16)
-            history = train(task, settings, self._store, TrainingHooks(stop_if_asked, after_step))
+            history = train(task, settings, self._store, sink, stop_if_asked)
             learned = tuple(
                 learned_concept(self._config, concept, subject.token, self._patched)
                 for concept, subject in zip(self._concepts, subjects, strict=True)
             )
             return Learned(learned, history, finish(session.weights))
+
+    def _encoded(
+        self, photos: torch.Tensor, masks: torch.Tensor | None, sink: Sink
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return encode_photos(self._model, self._vae, photos, masks, self._family.pixels_per_cell, sink)
 
     def _subjects(
         self,
@@ -183,16 +179,14 @@ class InversionRun:
                 with torch.no_grad():
                     context = encode_tokens(clip, self._class_tokens[index]).to(session.device)
                 pictures = ClassData(classes[index].to(session.device), context)
-            token = learned_token(self._clip, self._config, concept, session.device)
+            token = learned_token(self._clip, self._config, concept, self._dictionaries[index], session.device)
             data = InversionData(latents.to(session.device), None if masks is None else masks.to(session.device))
             subjects.append(Subject(token, data, _to_device(encoder, session.device), pictures))
         return subjects
 
-    def _progress(self, session: DiffusionSession, clip: CLIP, subject: Subject) -> TrainingProgress:
+    def _preview(self, session: DiffusionSession, clip: CLIP, subject: Subject) -> Callable[[], Image.Image | None]:
+        """Return what paints the first concept with the session's own model, whose trained weights it shows."""
         config, concept = self._config, self._concepts[0]
-        if not config.preview_every:
-            return TrainingProgress(config.steps)
-        # The session's own model, whose trained weights the pictures show.
         latent_shape = tuple(subject.data.latents.shape[1:])
         sampler = PreviewSampler(session.model, self._clip, self._vae, latent_shape, config.seed)
         encoder = TemplateEncoder(clip, [config.preview_prompt], concept.num_vectors, concept.superclass)
@@ -204,47 +198,54 @@ class InversionRun:
                 context = encoder(0, subject.token.vectors)
             return sampler.render(context)
 
-        return TrainingProgress(config.steps, config.preview_every, preview)
+        return preview
 
-    def _class_pixels(self) -> list[torch.Tensor]:
-        folder = None if self._run_dir is None else self._run_dir / _CLASS_FOLDER
+    def _class_pixels(self, sink: Sink) -> list[torch.Tensor]:
         return [
-            make_class_pictures(source, self._model, self._clip, self._vae, folder, self._models)
+            make_class_pictures(source, self._model, self._clip, self._vae, self._kept(source), sink)
             if isinstance(source, ClassPictures)
             else source
             for source in self._class_sources
         ]
 
-    def _checkpointing(self) -> bool:
-        return self._tuning is not None and self._tuning.gradient_checkpointing
+    def _kept(self, wanted: ClassPictures) -> Path | None:
+        if self._run_dir is None:
+            return None
+        earlier = lambda: {name: text() for name, text in self._earlier.items()}  # noqa: E731
+        return kept_folder(self._run_dir / _CLASS_FOLDER, wanted, self._models, earlier)
+
+    def _trains(self) -> Callable[[str], bool]:
+        return self._family.trained_weights[self._config.method.trains]
 
     def _batch_shape(self) -> tuple[int, ...]:
         """Return (batch, C, h, w) of one forward pass."""
-        height, width = (side // _PIXELS_PER_CELL for side in self._concepts[0].photos.shape[1:3])
         batch = self._config.batch_size * (2 if self._class_sources else 1)
-        return (batch, self._model.model.latent_format.latent_channels, height, width)
+        return (batch, self._family.latent_channels, *self._family.latent_size(*self._concepts[0].picture_size))
 
     def _fingerprint(self) -> dict[str, str]:
         """Return everything that the bits of the result depend on."""
-        fingerprint = {**self._config.fingerprint(), **self._models}
+        prints = {**fingerprint(self._config), **fingerprint(self._concepts[0], without=("name",)), **self._models}
+        if self._config.method.trains_model:
+            prints["method"] = self._config.method.name
+            prints["class_prompt"] = repr(first_class_prompt(self._config, self._concepts))
         for index, concept in enumerate(self._concepts):
             which = f" {index + 1}" if index else ""
             if index:
-                fingerprint[f"words{which}"] = repr((concept.superclass, concept.init_word, concept.num_vectors))
-            fingerprint[f"images{which}"] = digest(concept.photos)
-            fingerprint[f"mask{which}"] = "none" if concept.masks is None else digest(concept.masks)
-            fingerprint[f"anchors{which}"] = (
-                "none" if concept.dictionary is None else digest(concept.dictionary.vectors)
-            )
+                prints[f"words{which}"] = repr((concept.superclass, concept.init_word, concept.num_vectors))
+            prints[f"images{which}"] = digest(*concept.photos)
+            prints[f"mask{which}"] = "none" if concept.masks is None else digest(*concept.masks)
+            anchors = self._dictionaries[index]
+            prints[f"anchors{which}"] = "none" if anchors is None else digest(anchors.vectors)
             if self._class_sources:
                 source = self._class_sources[index]
-                fingerprint[f"class images{which}"] = (
+                prints[f"class images{which}"] = (
                     source.description() if isinstance(source, ClassPictures) else digest(source)
                 )
-        return fingerprint
+        return prints
 
     def _summary(self) -> dict[str, object]:
-        return {**asdict(self._config), "method": self._config.method, "concepts": [c.name for c in self._concepts]}
+        method = self._config.method.name
+        return {**asdict(self._config), "method": method, "concepts": [concept.name for concept in self._concepts]}
 
 
 def _to_device(encoder: TemplateEncoder, device: torch.device) -> Callable[[int, torch.Tensor], torch.Tensor]:

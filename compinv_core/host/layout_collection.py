@@ -24,7 +24,8 @@ from ..layout_plan import PlannedImage, batches, choose_pairs, plan_images
 from ..layout_store import LayoutStore
 from .collection_config import PIXELS_PER_CELL, CollectionConfig
 from .family import Family
-from .training_inputs import check_autoencoder, model_fingerprint
+from .fingerprints import model_fingerprint
+from .training_inputs import check_autoencoder
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -105,8 +106,7 @@ def collect_layouts(
         On inputs that do not go together, before anything is painted.
     """
     config.check()
-    Family.of(NODE_NAME, model, clip)
-    check_autoencoder(model, vae)
+    check_autoencoder(Family.of(NODE_NAME, model, clip), vae)
     labels = _labels(vocabulary, detector)
     pairs = choose_pairs(tuple(labels), config.pairs, config.seed)
     store = LayoutStore(folder, _settings(model, clip, vae, detector, config, labels, pairs))

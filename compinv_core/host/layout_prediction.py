@@ -18,10 +18,10 @@ from ..layout_dataset import LayoutDataset, Pair
 from ..layout_predictor import AnyPredictor, LayoutPredictor, SideBySide, nearest_noun, predict_boxes, require_width
 from ..layout_training import LayoutTrainingConfig, LayoutTrainingResult, train_layout
 from .family import Family
+from .fingerprints import is_text_encoder, text_encoder_fingerprint
 from .progress import stop_if_asked, with_progress
 from .prompt_spans import content_tokens, find_spans, require_embeddings
 from .text_encoder import load_anchors, token_embeddings
-from .training_inputs import text_encoder_fingerprint
 
 if TYPE_CHECKING:
     from comfy.sd import CLIP
@@ -96,8 +96,7 @@ def train_predictor(
             f"The data set {dataset.folder.name!r} has no picture in which both nouns were found ({dataset.pictures} "
             "were painted); lower the detector's threshold, or collect more in Collect Layouts."
         )
-    fingerprint = text_encoder_fingerprint(clip)
-    if fingerprint != dataset.text_encoder:
+    if not is_text_encoder(clip, dataset.text_encoder):
         raise UserError(
             f"The data set {dataset.folder.name!r} was painted with another text encoder; connect `clip` to the "
             "checkpoint that Collect Layouts used."
@@ -125,7 +124,7 @@ def train_predictor(
         tuple(noun for noun in dataset.vocabulary if noun in known),
         config.features,
         dataset.template,
-        fingerprint,
+        text_encoder_fingerprint(clip),
         metadata,
     )
     return predictor, result
@@ -170,7 +169,7 @@ def predict_layout(
     if isinstance(predictor, SideBySide):
         return Layout(tuple(phrases), side_by_side(len(phrases)), width, height), {}
     require_width(predictor, token_embeddings(clip, [0]).shape[1], PREDICT_NODE)
-    if text_encoder_fingerprint(clip) != predictor.text_encoder:
+    if not is_text_encoder(clip, predictor.text_encoder):
         logger.warning(
             "%s: the predictor %s was trained with another text encoder; boxes may be worse.",
             PREDICT_NODE,

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
 import torch
 
 from .. import logger
+from ..learning.settings import InversionConfig
 from ..training_memory import MemoryEstimate, activation_bytes, estimate_memory
-from ..tuning_config import TuningConfig
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.sd import CLIP
 
 
-def check_memory(model: ModelPatcher, clip: CLIP, config: TuningConfig, batch_shape: tuple[int, ...]) -> MemoryEstimate:
+def check_memory(
+    model: ModelPatcher,
+    clip: CLIP,
+    config: InversionConfig,
+    trains_weight: Callable[[str], bool],
+    batch_shape: tuple[int, ...],
+) -> MemoryEstimate:
     """Log what a training will need beside the model, and refuse it where it cannot fit; the models are loaded for it.
 
-    Parameters
-    ----------
-    model, clip
-    config : TuningConfig
-    batch_shape : tuple of int
-        (batch, C, h, w) of one forward pass.
-
-    Returns
-    -------
-    MemoryEstimate
+    `batch_shape` is (batch, C, h, w) of one forward pass.
 
     Raises
     ------
@@ -39,7 +37,7 @@ def check_memory(model: ModelPatcher, clip: CLIP, config: TuningConfig, batch_sh
     compute = model.model.get_dtype_inference()
     sizes, frozen = [0], 0
     for name, parameter in model.model.diffusion_model.named_parameters():
-        if config.trains_weight(name):
+        if trains_weight(name):
             sizes.append(parameter.numel())
         elif parameter.dtype != compute:
             frozen += parameter.numel() * compute.itemsize
@@ -51,7 +49,7 @@ def check_memory(model: ModelPatcher, clip: CLIP, config: TuningConfig, batch_sh
     free = _available(model, clip)
     estimate.check(free, str(device), _cures(optimizer, checkpointing, batch_shape[0]))
     logger.info("%s needs about %s beside the models; %.1f GB are free on %s.",
-                config.node_name, estimate.description, free / 1e9, device)  # fmt: skip
+                config.method.node_name, estimate.description, free / 1e9, device)  # fmt: skip
     return estimate
 
 

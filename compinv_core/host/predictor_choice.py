@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..concept import check_name
+from ..basics.names import check_name
 from ..errors import UserError
 from ..layout_predictor import SIDE_BY_SIDE, AnyPredictor, SideBySide
 from ..layout_predictor_file import read_predictor

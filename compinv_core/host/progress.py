@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import comfy.model_management
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from .. import logger
+from ..training.events import Event, Sink
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -25,17 +27,36 @@ _PREVIEW_GUIDANCE = 6.0
 _PREVIEW_PIXELS = 512
 
 
-def stop_if_asked(step: int) -> None:
+def stop_if_asked(*ignored: Any) -> None:
     """Raise the host's interruption when the person pressed stop.
 
     Called every step: the progress bar's own check is throttled and would lag by several steps.
-
-    Parameters
-    ----------
-    step : int
-        Not used; makes this a `TrainingHooks.before_step`.
     """
     comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def progress_bar() -> Sink:
+    """Return a listener that moves the node's progress bar, a new one for each work, and stops when asked."""
+    bars: dict[str, Any] = {}
+
+    def show(event: Event) -> None:
+        stop_if_asked()
+        if event.work not in bars:
+            bars[event.work] = comfy.utils.ProgressBar(event.total)
+        picture = None if event.picture is None else ("JPEG", event.picture, _PREVIEW_PIXELS)
+        bars[event.work].update_absolute(event.step, event.total, picture)
+
+    return show
+
+
+def with_previews(every: int, paint: Callable[[], Image.Image | None], sink: Sink) -> Sink:
+    """Return a listener that hands a training's events on to another, with a picture every so many steps."""
+
+    def hand_on(event: Event) -> None:
+        due = event.work == "training" and event.step > 0 and event.step % every == 0
+        sink(replace(event, picture=paint()) if due else event)
+
+    return hand_on
 
 
 def with_progress(items: Collection[_Item]) -> Iterator[_Item]:

@@ -110,6 +110,12 @@ class Concept(ByContent):
         return dataclasses.replace(concept, name=check_name(concept.name))
 
     @property
+    def picture_size(self) -> tuple[int, int]:
+        """Height and width of the photos in pixels."""
+        height, width = self.photos[0].shape[1:3]
+        return height, width
+
+    @property
     def prompt_word(self) -> str:
         """The word to write in a prompt: ``embedding:NAME``."""
         return f"embedding:{self.name}"

@@ -112,7 +112,7 @@ class DreamBoothConfig(TuningConfig):
         "Rank that the output lora cuts the trained difference down to. Higher is nearer to the trained model and a "
         "larger file. The paper has no such form",
         low=1,
-        high=1024,
+        high=4096,
         rare=True,
         optional=True,
         changes_result=False,

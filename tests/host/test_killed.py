@@ -51,10 +51,8 @@ def kill_at(step: int, folder: Path, method: str, save_every: int) -> None:
 
 def learned(result: Any) -> dict[str, torch.Tensor]:
     """Return everything that a training gave: the words, and what it made of the model, before any rounding of rank."""
-    concepts = result.concepts if hasattr(result, "concepts") else (result.concept,)
-    words = {concept.name: concept.vectors for concept in concepts}
-    patches = result.model.patches if hasattr(result, "model") else {}
-    return words | {name: values[0] for name, [(_, (_, values), *_)] in patches.items()}
+    words = {concept.name: concept.vectors for concept in result.concepts}
+    return words | {name: values[0] for name, [(_, (_, values), *_)] in result.model.patches.items()}
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def clip() -> Any:
 @pytest.fixture(scope="module")
 def dataset(clip: Any) -> LayoutDataset:
     """Every pair of four nouns in both orders, the first on the left, each at its height."""
-    from compinv_core.host.training_inputs import text_encoder_fingerprint
+    from compinv_core.host.fingerprints import text_encoder_fingerprint
 
     def box(noun: str, left: float) -> Box:
         return (left, HEIGHT[noun], left + 0.3, HEIGHT[noun] + 0.2)

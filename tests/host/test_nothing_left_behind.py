@@ -70,7 +70,7 @@ def before(loaded: Loaded) -> Before:
 def run(loaded: Loaded, method: str, folder: Path, class_images: bool = True, **options: Any) -> None:
     """Train two steps; where `class_images` is off they are made, if the method has any."""
     if method == "textual_inversion":
-        train(loaded, short_config(steps=2), embedding_path=folder / EMBEDDINGS / "my-cat.safetensors", **options)
+        train(loaded, short_config(steps=2), embedding_folder=folder / EMBEDDINGS, **options)
     else:
         given = {} if class_images else {"class_images": None}
         tune(loaded, short_tuning(method), embedding_folder=folder / EMBEDDINGS, **given, **options)

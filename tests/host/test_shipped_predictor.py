@@ -40,7 +40,7 @@ def boxes(predictor: Any, clip: Any, *phrases: str) -> tuple:
 
 
 def test_it_belongs_to_the_miniature_text_encoder(predictor: Any, clip: Any, caplog: pytest.LogCaptureFixture) -> None:
-    from compinv_core.host.training_inputs import text_encoder_fingerprint
+    from compinv_core.host.fingerprints import text_encoder_fingerprint
     from miniworld.drawing import NOUNS
 
     assert predictor.text_encoder == text_encoder_fingerprint(clip)

@@ -49,23 +49,24 @@ def test_only_the_vectors_get_gradients_and_all_of_them_train(loaded: Loaded) ->
 
     result = train(loaded, short_config(steps=2, num_vectors=3), on_step=no_other_gradient)
     before = initial_vectors(loaded[1], "cat", 3)
-    moved = (result.concept.vectors - before).abs()
-    assert result.concept.vectors.shape == (3, 768) and (moved.mean(1) > 0.005).all()
-    assert not torch.equal(result.concept.vectors[0], result.concept.vectors[1])
-    assert result.concept.vectors.is_inference() is False
+    moved = (result.concepts[0].vectors - before).abs()
+    assert result.concepts[0].vectors.shape == (3, 768) and (moved.mean(1) > 0.005).all()
+    assert not torch.equal(result.concepts[0].vectors[0], result.concepts[0].vectors[1])
+    assert result.concepts[0].vectors.is_inference() is False
 
 
 def test_ten_steps_agree_with_a_plain_diffusers_loop() -> None:
     diffusers_inversion = pytest.importorskip("support.diffusers_inversion")
     from compinv_core.host.training_inputs import encode_photos
+    from compinv_core.training.events import nobody
 
     model, clip, vae = host.load("small")
     sentences = ["a photo of {}", "a picture showing {} in the middle"]
     config = short_config(steps=10, templates=tuple(sentences), learning_rate=0.005)
     result = train((model, clip, vae), config)
-    latents, _ = encode_photos(model, vae, photos(), None)
+    latents, _ = encode_photos(model, vae, photos(), None, 8, nobody)
     plain = diffusers_inversion.DiffusersInversion("small", checkpoints.build("small"), sentences, "cat", 0.005)
-    generator = torch.Generator().manual_seed(config.seed)
+    generator = torch.Generator().manual_seed(config.config.seed)
     losses = []
     for _ in range(10):
         sentence = int(torch.randint(len(sentences), (1,), generator=generator))
@@ -74,7 +75,7 @@ def test_ten_steps_agree_with_a_plain_diffusers_loop() -> None:
         noise = torch.randn((config.batch_size, *latents.shape[1:]), generator=generator)
         losses.append(plain.step(latents[chosen], noise, timesteps, sentence))
     assert max(abs(a - b) for a, b in zip(losses, result.losses, strict=True)) < 1e-5
-    assert torch.allclose(result.concept.vectors[0], plain.vector, atol=1e-4)
+    assert torch.allclose(result.concepts[0].vectors[0], plain.vector, atol=1e-4)
 
 
 def test_stop_ends_within_a_step_and_resuming_gives_the_same_bits(
@@ -95,7 +96,7 @@ def test_stop_ends_within_a_step_and_resuming_gives_the_same_bits(
     rest: list[int] = []
     result = train(loaded, short_config(steps=4), run_dir=tmp_path, on_step=lambda step, losses: rest.append(step))
     assert rest == [3, 4]
-    assert torch.equal(result.concept.vectors, uninterrupted.concept.vectors)
+    assert torch.equal(result.concepts[0].vectors, uninterrupted.concepts[0].vectors)
     assert result.history == uninterrupted.history
 
 
@@ -134,7 +135,7 @@ def test_previews_show_pictures_and_do_not_change_the_result(loaded: Loaded, uni
     assert [(value, total) for value, total, _ in pictures] == [(2, 4), (4, 4)]
     assert all(kind == "JPEG" and picture.size == (SIZE, SIZE) for _, _, (kind, picture, _) in pictures)
     assert pictures[0][2][1].tobytes() != pictures[1][2][1].tobytes()
-    assert torch.equal(result.concept.vectors, uninterrupted.concept.vectors)
+    assert torch.equal(result.concepts[0].vectors, uninterrupted.concepts[0].vectors)
 
 
 def test_no_preview_moves_the_networks_in_training(
@@ -163,10 +164,10 @@ def test_anchors_enter_the_loss_and_the_metadata(loaded: Loaded, uninterrupted: 
     assert set(result.history) == {"loss", "reconstruction", "anchor"}
     total, reconstruction, anchor = (result.history[key][3] for key in ("loss", "reconstruction", "anchor"))
     assert total == pytest.approx(0.05 * reconstruction + 0.95 * anchor, rel=1e-5) and anchor > 0
-    assert '"cat"' in result.concept.metadata["anchors"]
-    assert result.concept.metadata["method"] == "textual inversion with semantic inversion"
-    assert uninterrupted.concept.metadata["method"] == "textual inversion"
-    assert uninterrupted.concept.metadata["anchor_weight"] == "0.0"
+    assert '"cat"' in result.concepts[0].metadata["anchors"]
+    assert result.concepts[0].metadata["method"] == "textual inversion with semantic inversion"
+    assert uninterrupted.concepts[0].metadata["method"] == "textual inversion"
+    assert uninterrupted.concepts[0].metadata["anchor_weight"] == "0.0"
 
 
 def test_full_anchor_weight_keeps_a_token_on_its_superclass(loaded: Loaded) -> None:
@@ -174,7 +175,7 @@ def test_full_anchor_weight_keeps_a_token_on_its_superclass(loaded: Loaded) -> N
 
     anchors = load_anchors(loaded[1], ["dog", "bird"])
     result = train(loaded, short_config(steps=3, anchor_weight=1.0), anchors=anchors)
-    assert torch.allclose(result.concept.vectors, load_anchors(loaded[1], ["cat"]).vectors, atol=1e-6)
+    assert torch.allclose(result.concepts[0].vectors, load_anchors(loaded[1], ["cat"]).vectors, atol=1e-6)
 
 
 def test_mask_weights_the_reconstruction(loaded: Loaded, uninterrupted: Any) -> None:

@@ -89,7 +89,12 @@ def test_a_stranger_embedding_of_the_same_name_is_refused_first(loaded: Loaded, 
     theirs = tmp_path / "x.safetensors"
     save_file({"emb_params": torch.ones(1, 768)}, theirs)
     with pytest.raises(UserError, match="not made by CompInv"):
-        train(loaded, short_config(steps=1), embedding_path=theirs, on_step=lambda step, losses: pytest.fail("trained"))
+        train(
+            loaded,
+            short_config(steps=1, name="x"),
+            embedding_folder=tmp_path,
+            on_step=lambda step, losses: pytest.fail("trained"),
+        )
 
 
 @pytest.mark.parametrize("word", ["surfboard", "fire hydrant", "teddy bear", "labradoodle", "tv", "T-shirt"])
@@ -122,10 +127,10 @@ def test_saved_embedding_is_read_by_host_and_diffusers_and_encodes_as_in_trainin
     import folder_paths
     from safetensors.torch import load_file
 
-    from compinv_core.concept import Concept
     from compinv_core.embedding_file import write_concept
     from compinv_core.host.folders import embedding_path
     from compinv_core.host.text_encoder import TemplateEncoder
+    from compinv_core.learning.concept import Concept
 
     concept = Concept("my-cat", "cat", torch.randn(1, 768, generator=torch.Generator().manual_seed(0)))
     path = embedding_path(concept.name)

@@ -203,10 +203,10 @@ def test_a_word_is_learned_for_a_model_with_a_lora(
 ) -> None:
     save_file(small_lora(), folder / "small.safetensors")
     plain = train(loaded, short_config(steps=1))
-    assert "patched" not in caplog.text and plain.concept.metadata["model_patched"] == "False"
+    assert "patched" not in caplog.text and plain.concepts[0].metadata["model_patched"] == "False"
     result = train((with_loras(loaded[0], "small"), *loaded[1:]), short_config(steps=1))
     assert "the word is learned for the patched model, which is not changed" in caplog.text
-    assert result.losses != plain.losses and result.concept.metadata["model_patched"] == "True"
+    assert result.losses != plain.losses and result.concepts[0].metadata["model_patched"] == "True"
 
 
 def test_a_lora_beside_the_weights_is_refused(loaded: Loaded) -> None:

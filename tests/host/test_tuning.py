@@ -139,13 +139,13 @@ def test_a_finished_training_is_read_back_without_a_step(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_concepts_learned_together_all_train(loaded: Loaded, anchors: Any, method: str) -> None:
-    from compinv_core.concept_images import ConceptImages
     from compinv_core.host.concepts import initial_vectors
+    from compinv_core.learning.concept import Concept
 
-    dog = ConceptImages((photos().flip(1),), "my-dog", "dog", num_vectors=2)
-    bird = ConceptImages((photos().flip(2),), "my-bird", "bird", masks=(torch.ones(2, SIZE, SIZE),), previous=dog)
+    dog = Concept("my-dog", "dog", photos=(photos().flip(1),), num_vectors=2)
+    bird = Concept("my-bird", "bird", photos=(photos().flip(2),), masks=(torch.ones(2, SIZE, SIZE),))
     config = short_tuning(method, steps=3, batch_size=2, prior_weight=0.0)
-    result = tune(loaded, config, anchors=anchors, more_concepts=bird)
+    result = tune(loaded, config, anchors=anchors, more_concepts=(dog, bird))
     assert [concept.name for concept in result.concepts] == ["my-cat", "my-dog", "my-bird"]
     for concept in result.concepts:
         start = initial_vectors(loaded[1], concept.superclass, len(concept.vectors))

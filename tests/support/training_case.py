@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from compinv_core.inversion_config import InversionConfig
-from compinv_core.tuning_config import CustomDiffusionConfig, DreamBoothConfig
+from compinv_core.basics.settings import read_settings
+from compinv_core.learning.concept import Concept
+from compinv_core.learning.settings import InversionConfig
+from compinv_core.learning.tuning_settings import CustomDiffusionConfig, DreamBoothConfig
+from compinv_core.training.events import Event
 
 from . import checkpoints, host
 
@@ -21,19 +27,35 @@ def photos() -> torch.Tensor:
     return torch.rand(2, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(0))
 
 
-def short_config(**settings: Any) -> InversionConfig:
+@dataclass(frozen=True)
+class Case:
+    """The settings of a training, and the words of its first concept."""
+
+    config: InversionConfig
+    words: dict[str, Any]
+
+
+def a_case(kind: type[InversionConfig], **settings: Any) -> Case:
+    """Part settings into those of a method and the words of a concept."""
+    words = read_settings(Concept, settings)
+    return Case(kind(**{name: value for name, value in settings.items() if name not in words}), words)
+
+
+def short_config(**settings: Any) -> Case:
     """Return settings of a training of seconds."""
-    return InversionConfig(**{"name": "my-cat", "superclass": "cat", "batch_size": 2, "save_every": 1, **settings})
+    return a_case(
+        InversionConfig, **{"name": "my-cat", "superclass": "cat", "batch_size": 2, "save_every": 1, **settings}
+    )
 
 
-def short_tuning(method: str, **settings: Any) -> CustomDiffusionConfig | DreamBoothConfig:
+def short_tuning(method: str, **settings: Any) -> Case:
     """Return settings of a tuning of seconds, "custom_diffusion" or "dreambooth", with rates that show in few steps."""
     kind = {"custom_diffusion": CustomDiffusionConfig, "dreambooth": DreamBoothConfig}[method]
     short = {
         "name": "my-cat", "superclass": "cat", "steps": 2, "batch_size": 1, "save_every": 1, "num_class_images": 2,
         "learning_rate": 1e-3,
     }  # fmt: skip
-    return kind(**{**short, **settings})
+    return a_case(kind, **{**short, **settings})
 
 
 def class_pictures() -> torch.Tensor:
@@ -54,22 +76,37 @@ def load_as_executor() -> Loaded:
     return model, clip, vae
 
 
-def train(loaded: Loaded, config: InversionConfig, **options: Any) -> Any:
-    """Call `train_concept` in inference mode, as the executor does."""
-    from compinv_core.host.training import train_concept
+def train(
+    loaded: Loaded,
+    case: Case,
+    images: Any = None,
+    mask: Any = None,
+    class_images: Any = None,
+    more_concepts: Sequence[Concept] = (),
+    anchors: Any = None,
+    run_dir: Path | None = None,
+    embedding_folder: Path | None = None,
+    lora_path: Path | None = None,
+    on_step: Callable[[int, Any], None] | None = None,
+) -> Any:
+    """Call `train_concepts` in inference mode, as the executor does."""
+    from compinv_core.host.learning.train import Places, train_concepts
+
+    def listen(event: Event) -> None:
+        # The first event of a work only says where it begins.
+        if on_step is not None and event.work == "training" and event.seconds_left is not None:
+            on_step(event.step, event.losses)
 
     with torch.inference_mode():
-        return train_concept(*loaded, options.pop("images", photos()), config, **options)
+        concept = Concept.to_learn(case.words, photos() if images is None else images, mask, class_images)
+        places = Places(run_dir, embedding_folder, lora_path)
+        return train_concepts(*loaded, case.config, (concept, *more_concepts), anchors, places, listen)
 
 
-def tune(loaded: Loaded, config: CustomDiffusionConfig | DreamBoothConfig, **options: Any) -> Any:
-    """Call the method's function in inference mode, as the executor does, with given class pictures."""
-    from compinv_core.host.tuning import train_custom_diffusion, train_dreambooth
-
-    call: Any = train_dreambooth if isinstance(config, DreamBoothConfig) else train_custom_diffusion
+def tune(loaded: Loaded, case: Case, **options: Any) -> Any:
+    """Call `train` with given class pictures."""
     options.setdefault("class_images", class_pictures())
-    with torch.inference_mode():
-        return call(*loaded, options.pop("images", photos()), config, **options)
+    return train(loaded, case, **options)
 
 
 def sample(model: Any, clip: Any) -> torch.Tensor:
@@ -100,7 +137,6 @@ def resampled(model: Any, prediction: str) -> Any:
 
 def anchored_run(loaded: Loaded, method: str, steps: int, save_every: int, **options: Any) -> Any:
     """Train with anchors that are coded anew every other step; Custom Diffusion learns two concepts at once."""
-    from compinv_core.concept_images import ConceptImages
     from compinv_core.host.text_encoder import load_anchors
 
     anchors = load_anchors(loaded[1], ["dog", "bird", "teddy bear"])
@@ -108,7 +144,7 @@ def anchored_run(loaded: Loaded, method: str, steps: int, save_every: int, **opt
     if method == "textual_inversion":
         return train(loaded, short_config(**settings), anchors=anchors, **options)
     if method == "custom_diffusion":
-        dog = (class_pictures().flip(1),)
-        options["more_concepts"] = ConceptImages((photos().flip(1),), "my-dog", "dog", class_images=dog)
+        dog = Concept("my-dog", "dog", photos=(photos().flip(1),), class_images=(class_pictures().flip(1),))
+        options["more_concepts"] = (dog,)
         settings |= {"batch_size": 2}
     return tune(loaded, short_tuning(method, **settings), anchors=anchors, **options)

@@ -117,5 +117,6 @@ def test_a_folder_where_the_file_belongs_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_can_be_written_to_is_left_as_it_is(tmp_path: Path) -> None:
-    check_writable(tmp_path / "made")
-    assert names_in(tmp_path / "made") == []
+    for folder in (tmp_path, tmp_path / "new" / "newer"):
+        check_writable(folder)
+    assert names_in(tmp_path) == []

@@ -10,9 +10,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from compinv_core.concept import Concept, check_name
+from compinv_core.basics.names import check_name
 from compinv_core.embedding_file import MAKER_KEY, anchors_to_text, read_concept, write_concept
 from compinv_core.errors import UserError
+from compinv_core.learning.concept import Concept
 
 
 def a_concept(count: int = 2) -> Concept:
@@ -56,7 +57,7 @@ def test_a_second_embedding_of_the_name_is_refused(tmp_path: Path, other: str) -
     (tmp_path / other).parent.mkdir(exist_ok=True)
     (tmp_path / other).touch()
     (tmp_path / "my-cat.txt").touch()
-    with pytest.raises(UserError, match=f"my-cat', {other}, and .*; choose another name"):
+    with pytest.raises(UserError, match=f'my-cat", {other}, and .*; choose another name'):
         write_concept(a_concept(), tmp_path / "my-cat.safetensors")
     write_concept(a_concept(), tmp_path / "my-car.safetensors")
 
@@ -111,7 +112,7 @@ class Payload:
     ("name", "content", "sentence"),
     [
         ("gone.safetensors", None, "does not exist"),
-        ("broken.safetensors", b"garbage" * 10, "not a readable safetensors"),
+        ("broken.safetensors", b"garbage" * 10, "damaged, or not an embedding"),
         ("broken.pt", b"garbage" * 10, "plain tensors"),
         ("code.pt", {"a": Payload()}, "could run code"),
         ("sd2.safetensors", {"a": torch.zeros(1, 1024)}, "1024 wide"),

@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from compinv_core.anchors import Anchors, anchor_mean
+from compinv_core.basics.settings import fingerprint
 from compinv_core.errors import UserError
-from compinv_core.inversion import Inversion, InversionConfig, InversionData, Subject, reconstruction_loss
+from compinv_core.inversion import Inversion, InversionData, Subject, reconstruction_loss
 from compinv_core.learned_token import LearnedToken
+from compinv_core.learning.concept import Concept
+from compinv_core.learning.settings import InversionConfig
 from compinv_core.prompts import TEMPLATES, split_template, with_class
 from compinv_core.recoding import AnchorRecoder
 from compinv_core.training_loop import LoopSettings, train
@@ -21,12 +24,12 @@ ANCHORS = Anchors(
 )
 
 
-def a_task(with_anchors: bool = True, mask: bool = False, **settings: Any) -> Inversion:
-    config = InversionConfig("x", "cat", **{"batch_size": 2, "learning_rate": 0.05, "recode_every": 0, **settings})
+def a_task(with_anchors: bool = True, mask: bool = False, num_vectors: int = 1, **settings: Any) -> Inversion:
+    config = InversionConfig(**{"batch_size": 2, "learning_rate": 0.05, "recode_every": 0, **settings})
     generator = torch.Generator().manual_seed(1)
     latents = torch.randn(3, 4, 2, 2, generator=generator)
     weights = torch.tensor([1.0, 0.5, 0.0, 0.0]).reshape(1, 1, 2, 2).repeat(3, 1, 1, 1) if mask else None
-    initial = torch.randn(config.num_vectors, WIDTH, generator=generator)
+    initial = torch.randn(num_vectors, WIDTH, generator=generator)
 
     def denoise(x: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, context: torch.Tensor) -> tuple:
         return x + context[:, 0, :4].reshape(-1, 4, 1, 1) * (1 + t.view(-1, 1, 1, 1) / 10), noise
@@ -34,7 +37,7 @@ def a_task(with_anchors: bool = True, mask: bool = False, **settings: Any) -> In
     def encode(index: int, vectors: torch.Tensor) -> torch.Tensor:
         return vectors.sum(0).reshape(1, 1, WIDTH).expand(1, 77, WIDTH) * (1 + index / 10)
 
-    recoder = AnchorRecoder(ANCHORS, 0, config.num_vectors, config.recoder_settings()) if with_anchors else None
+    recoder = AnchorRecoder(ANCHORS, 0, num_vectors, config.recoder_settings()) if with_anchors else None
     token = LearnedToken(initial, recoder, config.reduction, config.trained_vectors)
     return Inversion(config, [Subject(token, InversionData(latents, weights), encode)], 10, denoise)
 
@@ -123,10 +126,6 @@ def test_codes_travel_with_the_state() -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"name": ""}, "name is empty"),
-        ({"name": "../evil"}, "name is '../evil'"),
-        ({"superclass": "  "}, "superclass is empty"),
-        ({"num_vectors": 0}, "num_vectors"),
         ({"steps": 0}, "steps"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"learning_rate": float("nan")}, "learning_rate"),
@@ -140,14 +139,33 @@ def test_codes_travel_with_the_state() -> None:
 )
 def test_bad_settings_get_a_sentence(settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        InversionConfig(**{"name": "x", "superclass": "cat", **settings})
+        InversionConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ({"name": ""}, "name is empty"),
+        ({"name": "../evil"}, 'name is "../evil"'),
+        ({"name": "CON"}, "Windows keeps for a device"),
+        ({"name": "my\ncat"}, r'name is "my\\ncat"'),
+        ({"name": 5}, "name is 5; give a text"),
+        ({"superclass": "  "}, "superclass is empty"),
+        ({"superclass": None}, "superclass is None; give a text"),
+        ({"num_vectors": 0}, "num_vectors"),
+        ({"num_vectors": 76}, "num_vectors is 76"),
+    ],
+)
+def test_bad_words_get_a_sentence(words: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        Concept.to_learn({"name": "x", "superclass": "cat", **words}, torch.zeros(1, 64, 64, 3))
 
 
 def test_fingerprint_ignores_what_does_not_change_the_bits() -> None:
-    config = InversionConfig("x", "cat", steps=10)
-    same = InversionConfig("y", "cat", steps=20, save_every=3, preview_every=2, resume=False)
-    assert config.fingerprint() == same.fingerprint()
-    assert config.fingerprint() != InversionConfig("x", "cat", seed=1).fingerprint()
+    config = InversionConfig(seed=0, save_every=10)
+    same = InversionConfig(save_every=3, preview_every=2, resume=False)
+    assert fingerprint(config) == fingerprint(same)
+    assert fingerprint(config) != fingerprint(InversionConfig(seed=1))
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

@@ -10,9 +10,9 @@ import torch
 from compinv_core.anchors import Anchors
 from compinv_core.inversion import ClassData, Inversion, InversionData, Subject
 from compinv_core.learned_token import LearnedToken
+from compinv_core.learning.tuning_settings import CustomDiffusionConfig
 from compinv_core.recoding import AnchorRecoder
 from compinv_core.training_loop import LoopSettings, train
-from compinv_core.tuning_config import CustomDiffusionConfig
 
 WIDTH = 6
 WORDS = ("cat", "dog", "bird")
@@ -23,9 +23,7 @@ def a_task(
     number: int = 2, batch_size: int = 2, prior: bool = False, anchors: bool = True, **settings: Any
 ) -> tuple[Inversion, list[torch.Tensor]]:
     """A task of `number` concepts, and the list that collects the latents of every batch."""
-    config = CustomDiffusionConfig(
-        "x", "cat", **{"batch_size": batch_size, "learning_rate": 0.05, "recode_every": 0, **settings}
-    )
+    config = CustomDiffusionConfig(**{"batch_size": batch_size, "learning_rate": 0.05, "recode_every": 0, **settings})
     scale = torch.nn.Parameter(torch.ones(1))
     seen: list[torch.Tensor] = []
 
@@ -44,7 +42,7 @@ def a_task(
         data = InversionData(torch.full((3, 4, 2, 2), float(index)))
         pictures = ClassData(torch.full((5, 4, 2, 2), -1.0 - index), torch.zeros(1, 77, WIDTH)) if prior else None
         subjects.append(Subject(token, data, encode, pictures))
-    return Inversion(config, subjects, 10, denoise, {"scale": scale}, config.prior_weight), seen
+    return Inversion(config, subjects, 10, denoise, {"scale": scale}), seen
 
 
 def mixture(latents: torch.Tensor) -> list[int]:

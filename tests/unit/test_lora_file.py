@@ -30,10 +30,18 @@ def test_factors_are_the_best_approximation(rows: int, columns: int, rank: int) 
     right = torch.linalg.qr(torch.randn(columns, min(rows, columns), generator=generator())).Q
     values = 0.5 ** torch.arange(min(rows, columns), dtype=torch.float32)
     matrix = left * values @ right.T
-    up, down = low_rank_factors(matrix, rank, generator())
+    up, down = low_rank_factors(matrix, rank)
     assert up.shape == (rows, rank) and down.shape == (rank, columns)
     assert float((matrix - up @ down).norm()) == pytest.approx(float(values[rank:].norm()), rel=1e-3)
     assert float(up.norm()) == pytest.approx(float(down.norm()), rel=1e-4)
+
+
+def test_the_same_differences_give_the_same_bits_and_leave_the_generator_alone() -> None:
+    matrix = torch.randn(60, 50, generator=generator())
+    before = torch.get_rng_state()
+    one, other = (low_rank_lora([("a.weight", matrix)], 4, seed=1) for _ in range(2))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_full_rank_gives_the_difference_again() -> None:

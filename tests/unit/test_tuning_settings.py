@@ -12,36 +12,28 @@ import torch
 from safetensors.torch import save_file
 
 from compinv_core.atomic_file import replacing
-from compinv_core.concept_images import ConceptImages
+from compinv_core.basics.settings import fingerprint
 from compinv_core.errors import UserError
+from compinv_core.learning.concept import Concept, check_distinct_names
+from compinv_core.learning.tuning_settings import CustomDiffusionConfig, DreamBoothConfig
 from compinv_core.optimizers import check_optimizer, make_optimizer
 from compinv_core.run_state import PREVIOUS_FILE, STATE_FILE, RunStore
 from compinv_core.training_memory import estimate_memory
-from compinv_core.tuning_config import CustomDiffusionConfig, DreamBoothConfig
 
 
 def test_the_papers_defaults() -> None:
-    custom, dreambooth = CustomDiffusionConfig("x", "cat"), DreamBoothConfig("x", "cat")
+    custom, dreambooth = CustomDiffusionConfig(), DreamBoothConfig()
     assert (custom.steps, custom.batch_size, custom.learning_rate, custom.anchor_weight) == (500, 2, 2e-5, 0.95)
     assert (dreambooth.steps, dreambooth.batch_size, dreambooth.anchor_weight) == (800, 1, 0.6)
     assert custom.num_class_images == dreambooth.num_class_images == 200
-    assert custom.class_prompt == "cat" and custom.prior_weight == 1.0
-
-
-def test_what_each_method_trains() -> None:
-    custom, dreambooth = CustomDiffusionConfig("x", "cat"), DreamBoothConfig("x", "cat")
-    block = "middle_block.1.transformer_blocks.0"
-    assert custom.trains_weight(f"{block}.attn2.to_k.weight") and custom.trains_weight(f"{block}.attn2.to_v.weight")
-    others = ("attn2.to_q.weight", "attn1.to_k.weight", "attn2.to_out.0.weight", "norm2.bias")
-    assert not any(custom.trains_weight(f"{block}.{name}") for name in others)
-    assert all(dreambooth.trains_weight(f"{block}.{name}") for name in others)
+    assert custom.class_prompt == "" and custom.prior_weight == 1.0
 
 
 def test_memory_options_continue_a_run_and_methods_do_not() -> None:
-    plain = DreamBoothConfig("x", "cat")
-    assert plain.fingerprint() == DreamBoothConfig("x", "cat", gradient_checkpointing=True, lora_rank=4).fingerprint()
-    assert plain.fingerprint() != DreamBoothConfig("x", "cat", optimizer="adafactor").fingerprint()
-    assert plain.fingerprint()["method"] == "DreamBooth"
+    plain = fingerprint(DreamBoothConfig())
+    assert plain == fingerprint(DreamBoothConfig(gradient_checkpointing=True, lora_rank=4))
+    assert plain != fingerprint(DreamBoothConfig(optimizer="adafactor"))
+    assert plain != fingerprint(CustomDiffusionConfig())
 
 
 @pytest.mark.parametrize(
@@ -51,25 +43,23 @@ def test_memory_options_continue_a_run_and_methods_do_not() -> None:
         ({"num_class_images": 0}, "num_class_images is 0"),
         ({"gradient_accumulation": 0}, "gradient_accumulation is 0"),
         ({"token_learning_rate": float("nan")}, "token_learning_rate is nan"),
-        ({"optimizer": "sgd"}, "optimizer is 'sgd'"),
+        ({"optimizer": "sgd"}, 'optimizer is "sgd"'),
         ({"lora_rank": 0}, "lora_rank is 0"),
-        ({"superclass": " "}, "superclass is empty"),
     ],
 )
 def test_bad_settings_get_a_sentence(settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        DreamBoothConfig(**{"name": "x", "superclass": "cat", **settings})
+        DreamBoothConfig(**settings)
 
 
-def test_chains_hold_distinct_names() -> None:
-    photo = (torch.rand(1, 64, 64, 3),)
-    first = ConceptImages(photo, " a ", "tabby  cat")
-    second = ConceptImages(photo, "b", "dog", previous=first)
-    assert [c.name for c in second.chain()] == ["a", "b"] and first.init_word == "tabby cat"
-    with pytest.raises(UserError, match="Two concepts have the name 'A'"):
-        ConceptImages(photo, "A", "cat", previous=second)
-    with pytest.raises(UserError, match="num_vectors is 76"):
-        ConceptImages(photo, "c", "cat", num_vectors=76)
+def test_concepts_that_are_learned_together_have_distinct_names() -> None:
+    photo = torch.rand(1, 64, 64, 3)
+    first = Concept.to_learn({"name": " a ", "superclass": "tabby  cat"}, photo)
+    second = Concept.to_learn({"name": "b", "superclass": "dog"}, photo)
+    assert first.name == "a" and first.init_word == "tabby cat"
+    check_distinct_names([first, second])
+    with pytest.raises(UserError, match='Two concepts have the name "A"'):
+        check_distinct_names([first, second, Concept.to_learn({"name": "A", "superclass": "cat"}, photo)])
 
 
 def test_memory_by_hand() -> None:

@@ -1,0 +1,173 @@
+"""Learning concepts by any of the methods on the host's MODEL, CLIP and VAE, and keeping what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ...anchors import Anchors
+from ...atomic_file import check_writable
+from ...embedding_file import check_replaceable, write_concept
+from ...learning.concept import Concept
+from ...learning.settings import InversionConfig
+from ...lora_file import NETWORK_PREFIX, check_lora_replaceable, full_difference_lora, low_rank_lora, write_lora
+from ...training.events import Sink
+from ..inversion_run import InversionRun
+from ..progress import with_progress
+from ..trained_weights import TrainedWeights
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from comfy.sd import CLIP, VAE
+
+Patches = dict[str, tuple]
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a training keeps what it makes; what is None is not kept.
+
+    Attributes
+    ----------
+    run : Path
+        Folder of the training state and class pictures.
+    embeddings : Path
+        Folder of an embedding file ``NAME.safetensors`` for each concept, written in the end.
+    lora : Path
+        File of the full difference of the model, for the methods that have one.
+    """
+
+    run: Path | None = None
+    embeddings: Path | None = None
+    lora: Path | None = None
+
+    def check(self, config: InversionConfig, concepts: Sequence[Concept]) -> None:
+        """Refuse places that could not be written to in the end, before the training.
+
+        Raises
+        ------
+        UserError
+        """
+        if self.run is not None:
+            check_writable(self.run)
+        if self.embeddings is not None:
+            check_writable(self.embeddings)
+            for concept in concepts:
+                check_replaceable(self.embedding(concept), config.method.name)
+        if self.lora is not None:
+            check_writable(self.lora.parent)
+            check_lora_replaceable(self.lora)
+
+    def embedding(self, concept: Concept) -> Path:
+        """Return the file of a concept's embedding."""
+        assert self.embeddings is not None
+        return self.embeddings / f"{concept.name}.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingResult:
+    """What `train_concepts` returns.
+
+    Attributes
+    ----------
+    model : ModelPatcher
+        A clone of the model passed in, with what was trained; the model itself where only words are.
+    concepts : tuple of Concept
+        In the order of training.
+    history : dict of str to list of float
+        ``loss``, ``reconstruction``, ``prior`` and ``anchor``, per step, resumed ones included, where they exist.
+    lora : dict of str to Tensor
+        For the host's LORA_MODEL: the full difference, or its approximation; empty where only words are trained.
+    """
+
+    model: ModelPatcher
+    concepts: tuple[Concept, ...]
+    history: dict[str, list[float]]
+    lora: Tensors = field(default_factory=dict)
+
+    @property
+    def losses(self) -> list[float]:
+        """Total loss of every step."""
+        return self.history["loss"]
+
+    @property
+    def prompt_words(self) -> str:
+        """The concepts as they stand best in a prompt: ``embedding:NAME superclass``, joined by ``and``."""
+        return " and ".join(f"{concept.prompt_word} {concept.superclass}" for concept in self.concepts)
+
+
+def train_concepts(
+    model: ModelPatcher,
+    clip: CLIP,
+    vae: VAE,
+    config: InversionConfig,
+    concepts: Sequence[Concept],
+    anchors: Anchors | None = None,
+    places: Places | None = None,
+    on_event: Sink | None = None,
+) -> TrainingResult:
+    """Learn concepts, with semantic inversion where anchors are given.
+
+    The model and text encoder passed in are not changed. Without a `config.prior_weight` no class pictures are used.
+
+    Parameters
+    ----------
+    model, clip, vae
+        Of one family. A model patched by a LoRA is trained as it is patched.
+    config : InversionConfig
+        Of the method.
+    concepts : sequence of Concept
+        With photos of one size, cropped at the centre to whole latent cells.
+    anchors : Anchors, optional
+        Loaded with the same `clip`. None is the plain method.
+    places : Places, optional
+    on_event : Sink, optional
+        Hears of the work beside the host's progress bar; may raise to stop.
+
+    Raises
+    ------
+    UserError
+        One sentence on the input that is wrong, before the training starts; also when it does not fit into memory.
+    """
+    places = places or Places()
+    places.check(config, concepts)
+    run = InversionRun(model, clip, vae, config, concepts, anchors, places.run)
+    learned = run.learn(lambda weights: _OUTCOMES[config.method.outcome](weights, config), on_event)
+    patches, lora = learned.outcome
+    # The large file first: where there is no room for it, the earlier pair of files stays whole.
+    if places.lora is not None:
+        write_lora(lora, places.lora, learned.concepts[0].metadata)
+    if places.embeddings is not None:
+        for concept in learned.concepts:
+            write_concept(concept, places.embedding(concept))
+    if patches:
+        model = model.clone()
+        model.add_patches(patches)
+    return TrainingResult(model, learned.concepts, learned.history, lora)
+
+
+def _nothing(weights: TrainedWeights, config: InversionConfig) -> tuple[Patches, Tensors]:
+    return {}, {}
+
+
+def _differences(weights: TrainedWeights, config: InversionConfig) -> tuple[Patches, Tensors]:
+    differences = weights.differences()
+    patches: Patches = {NETWORK_PREFIX + name: ("diff", (value,)) for name, value in differences.items()}
+    return patches, full_difference_lora(differences)
+
+
+def _values(weights: TrainedWeights, config: InversionConfig) -> tuple[Patches, Tensors]:
+    patches: Patches = {NETWORK_PREFIX + name: ("set", (value,)) for name, value in weights.values().items()}
+    return patches, low_rank_lora(with_progress(weights.differences().items()), config.lora_rank)
+
+
+_OUTCOMES: dict[str, Callable[[TrainedWeights, InversionConfig], tuple[Patches, Tensors]]] = {
+    "nothing": _nothing,
+    "differences": _differences,
+    "values": _values,
+}
