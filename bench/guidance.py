@@ -59,6 +59,7 @@ def compare_passes(model, clip, options: argparse.Namespace) -> None:
 
     from compinv_core.guidance import GuidanceConfig
     from compinv_core.host.attention_objective import AttentionObjective
+    from compinv_core.host.family import SD1
 
     noise = torch.randn(1, 4, options.size // 8, options.size // 8, generator=torch.Generator().manual_seed(0))
     rows: dict[str, list[float]] = {}
@@ -68,13 +69,14 @@ def compare_passes(model, clip, options: argparse.Namespace) -> None:
         sigma = sigmas[:1]
         guider = denoiser.inner_model
         config = GuidanceConfig()
+        blocks = SD1.blocks(guider.inner_model.diffusion_model, config.blocks)
 
         def forward() -> None:
             conditions = guider.conds["positive"]
             comfy.samplers.calc_cond_batch(guider.inner_model, [conditions], x, sigma, extra_args["model_options"])
 
         def iteration(truncate: bool) -> Callable[[], None]:
-            objective = AttentionObjective(denoiser, extra_args, config, truncate)
+            objective = AttentionObjective(denoiser, extra_args, blocks, config, truncate)
 
             def run() -> None:
                 with torch.inference_mode(False), torch.enable_grad():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 
 from ..guidance import GuidanceConfig, layout_loss
 from ..layout import Box, crop_box
-from .capture import select_blocks
+from .computing import held_weights
 from .conditional_pass import ConditionalPass, positive_conditions
+from .family import BlockId
 from .inference import InferenceTensorGuard
 
 REGIONS_KEY = "compinv_regions"
@@ -47,21 +49,41 @@ class AttentionObjective:
         The host's denoiser of the running sampler.
     extra_args : mapping
         The sampler's ``extra_args``: model options and the inpainting mask.
+    blocks : sequence of BlockId
+        Whose attention counts.
     config : GuidanceConfig
     truncate : bool, optional
         Stop the UNet after the last block; the loss and its gradient do not depend on it.
+
+    Attributes
+    ----------
+    was_in_use : bool
+        Whether a conditioning with a layout has been in use at any evaluation.
     """
 
     def __init__(
-        self, denoiser: Any, extra_args: Mapping[str, Any], config: GuidanceConfig, truncate: bool = True
+        self,
+        denoiser: Any,
+        extra_args: Mapping[str, Any],
+        blocks: Sequence[BlockId],
+        config: GuidanceConfig,
+        truncate: bool = True,
     ) -> None:
+        self.was_in_use = False
         self._model = denoiser.inner_model.inner_model
         self._config = config
-        blocks = select_blocks(self._model.diffusion_model, config.blocks)
         self._pass = ConditionalPass(denoiser, extra_args, blocks, truncate)
         self._conditions = [
             condition for condition in positive_conditions(denoiser.inner_model) if condition.get(REGIONS_KEY)
         ]
+
+    @contextmanager
+    def open(self, device: torch.device) -> Iterator[None]:
+        """Hold the model's weights as they are computed with, so that gradients can be taken in the block."""
+        # Hooks of a conditioning put weights of their own in the place of those that are held.
+        hooked = any(condition.get("hooks") for condition in self._conditions)
+        with held_weights(self._model.diffusion_model, self._model.get_dtype_inference(), device, hooked):
+            yield
 
     @property
     def has_regions(self) -> bool:
@@ -69,17 +91,7 @@ class AttentionObjective:
         return bool(self._conditions)
 
     def percent_to_sigma(self, percent: float) -> float:
-        """Noise level at a part of the model's schedule.
-
-        Parameters
-        ----------
-        percent : float
-            0 is full noise, 1 none.
-
-        Returns
-        -------
-        float
-        """
+        """Return the noise level at a part of the model's schedule, from 0 (full noise) to 1 (none)."""
         return float(self._model.model_sampling.percent_to_sigma(percent))
 
     def __call__(self, latents: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -87,7 +99,7 @@ class AttentionObjective:
 
         Parameters
         ----------
-        latents : Tensor (B, 4, H, W)
+        latents : Tensor (B, C, H, W)
             x = x0 + σ·ε.
         sigma : Tensor (B,)
             σ; equal for all images.
@@ -102,7 +114,9 @@ class AttentionObjective:
             latents = self._pass.blend_inpainted(latents, sigma)
             losses = [self._condition_loss(condition, latents, sigma) for condition in self._conditions]
             losses = [loss for loss in losses if loss is not None]
-            if not losses:
+            if losses:
+                self.was_in_use = True
+            else:
                 return latents.flatten(1).sum(dim=1) * 0.0
             return torch.stack(losses).mean(dim=0)
 

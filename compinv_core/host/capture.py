@@ -9,14 +9,12 @@ from typing import Any
 
 import comfy.model_patcher
 import torch
-from comfy.ldm.modules.attention import BasicTransformerBlock, SpatialTransformer
-from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel, Upsample
+from comfy.ldm.modules.attention import BasicTransformerBlock
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
 from ..attention import BlockAttention, BlockMaps, attention_weights, reduce_block
 from ..errors import UserError
-
-BlockId = tuple[str, int]
-"""A UNet block as the host names it: ("input", 4), ("middle", 0), ("output", 3)."""
+from .family import BlockId, transformer_blocks
 
 _EXECUTION_ORDER = {"input": 0, "middle": 1, "output": 2}
 
@@ -34,31 +32,18 @@ class _BlockPatch(ABC):
     ----------
     unet : UNetModel
     blocks : sequence of BlockId
-        See `select_blocks`.
     """
 
     def __init__(self, unet: UNetModel, blocks: Sequence[BlockId]) -> None:
-        self._transformers = {block: _transformer_blocks(unet, block) for block in blocks}
+        self._transformers = {block: transformer_blocks(unet, block) for block in blocks}
 
     def __call__(
         self, n: torch.Tensor, context: torch.Tensor, value: torch.Tensor, extra_options: dict[str, Any]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Look at one transformer block, if it is of a chosen block.
+        """Look at one transformer block, if it is of a chosen block, and return the first three arguments unchanged.
 
-        Parameters
-        ----------
-        n : Tensor (B, N, C)
-            Input of the block's cross-attention.
-        context : Tensor (B, T, 768)
-            Encoded prompt.
-        value : Tensor (B, T, 768)
-        extra_options : dict
-            The host's description of where in the UNet this is.
-
-        Returns
-        -------
-        tuple of Tensor
-            The first three arguments, unchanged.
+        `n` (B, N, C) is the input of its cross-attention, `context` (B, T, D) the encoded prompt, `extra_options` the
+        host's description of where in the UNet this is.
         """
         block = extra_options.get("block")
         transformers = self._transformers.get(block) if block is not None else None
@@ -79,7 +64,7 @@ class AttentionCapture(_BlockPatch):
     ----------
     unet : UNetModel
     blocks : sequence of BlockId
-        Blocks to record, see `select_blocks`.
+        Blocks to record.
     truncate : bool, optional
         Raise `CaptureComplete` in the last of them instead of running the rest of the UNet.
 
@@ -123,7 +108,9 @@ class AttentionTap(_BlockPatch):
     """Records the attention of chosen conditionings while the sampler's own evaluation runs, and reduces it at once.
 
     The host evaluates several conditionings in one batch, or one in several calls; each has an id. What is evaluated
-    again under the same id (perturbed-attention guidance and the like do so) is not recorded again.
+    again under the same id (perturbed-attention guidance and the like do so) is not recorded again. Where the host
+    shows the model a part of the batch at a time (context windows), the parts are put together, and averaged where
+    they overlap.
 
     Parameters
     ----------
@@ -131,47 +118,73 @@ class AttentionTap(_BlockPatch):
     blocks : sequence of BlockId
     targets : mapping
         The host's id of each wanted conditioning to its `TapTarget`.
-
-    Attributes
-    ----------
-    recorded : dict
-        (id, block, number of the transformer block) to `BlockMaps`.
     """
 
     def __init__(self, unet: UNetModel, blocks: Sequence[BlockId], targets: Mapping[Any, TapTarget]) -> None:
         super().__init__(unet, blocks)
         self._targets = targets
-        self.recorded: dict[tuple[Any, BlockId, int], BlockMaps] = {}
+        # By (id, block, number of the transformer block), the maps of each part of the batch.
+        self._parts: dict[tuple[Any, BlockId, int], dict[_Part, BlockMaps]] = {}
+
+    def maps(self) -> list[BlockMaps]:
+        """Return what was recorded, for the whole batch; one per conditioning and transformer block."""
+        return [_joined(parts) for parts in self._parts.values()]
 
     def _look(
         self, transformer: BasicTransformerBlock, n: torch.Tensor, context: torch.Tensor, extra_options: dict[str, Any]
     ) -> None:
         ids = extra_options.get("uuids", ())
+        images = n.shape[0] // max(len(ids), 1)
+        part = _part_of(extra_options.get("context_window"), images)
         for position, identity in enumerate(ids):
             target = self._targets.get(identity)
-            key = (identity, extra_options["block"], extra_options.get("block_index", 0))
-            if target is None or key in self.recorded:
+            if target is None:
                 continue
-            images = n.shape[0] // len(ids)
-            rows = slice(position * images, (position + 1) * images)
+            key = (identity, extra_options["block"], extra_options.get("block_index", 0))
+            parts = self._parts.setdefault(key, {})
+            if part in parts:
+                continue
+            # Frames that the host puts before a window do not count.
+            rows = slice((position + 1) * images - len(part.images), (position + 1) * images)
             own = _without_repetition(context[rows], target.tokens)
             attention = _block_attention(transformer, n[rows], own, extra_options)
-            self.recorded[key] = reduce_block(attention, target.spans)
+            parts[part] = reduce_block(attention, target.spans)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Images of the batch that one evaluation shows the model, of how many."""
+
+    images: tuple[int, ...]
+    total: int
+
+
+def _part_of(window: Any, images: int) -> _Part:
+    if window is None:
+        return _Part(tuple(range(images)), images)
+    if window.dim != 0:
+        raise UserError(
+            "Record Attention cannot put the context windows of a picture's own parts together; set `dim` of Context "
+            "Windows to 0, or leave that node out."
+        )
+    return _Part(tuple(window.index_list), window.total_frames)
+
+
+def _joined(parts: Mapping[_Part, BlockMaps]) -> BlockMaps:
+    (first, maps), *others = parts.items()
+    if not others and len(first.images) == first.total:
+        return maps
+    total = maps.values.new_zeros(first.total, *maps.values.shape[1:])
+    count = maps.values.new_zeros(first.total, 1, 1, 1)
+    for part, each in parts.items():
+        images = torch.tensor(part.images, device=total.device)
+        total.index_add_(0, images, each.values)
+        count.index_add_(0, images, torch.ones_like(count[: len(images)]))
+    return BlockMaps(total / count.clamp_min(1), maps.blocks)
 
 
 def with_attention_patch(model_options: Mapping[str, Any], patch: _BlockPatch) -> dict[str, Any]:
-    """Return model options with one more ``attn2_patch``, after those of others.
-
-    Parameters
-    ----------
-    model_options : mapping
-        The host's; not changed.
-    patch : AttentionCapture or AttentionTap
-
-    Returns
-    -------
-    dict
-    """
+    """Return the host's model options, which stay as they are, with one more ``attn2_patch`` after those of others."""
     options = comfy.model_patcher.create_model_options_clone(dict(model_options))
     options.setdefault("transformer_options", {}).setdefault("patches", {}).setdefault("attn2_patch", []).append(patch)
     return options
@@ -190,65 +203,6 @@ def _without_repetition(context: torch.Tensor, tokens: int) -> torch.Tensor:
     """Undo the host's padding of the shorter prompt of a batch, which repeats it and leaves the attention as it was."""
     length = context.shape[1]
     return context[:, :tokens] if length > tokens and length % tokens == 0 else context
-
-
-def select_blocks(unet: UNetModel, choice: str) -> tuple[BlockId, ...]:
-    """Name the blocks that a choice stands for in this UNet.
-
-    Parameters
-    ----------
-    unet : UNetModel
-    choice : {"middle and first up", "middle", "first up", "all up"}
-        "first up" is the first level of the decoder that has cross-attention: output blocks 3, 4 and 5 of Stable
-        Diffusion 1.
-
-    Returns
-    -------
-    tuple of BlockId
-        Blocks with cross-attention, in the order of execution.
-
-    Raises
-    ------
-    UserError
-        When the UNet has no cross-attention there.
-    """
-    middle = [("middle", 0)] if _transformer_blocks(unet, ("middle", 0)) else []
-    chosen = {
-        "middle and first up": middle + _first_up(unet),
-        "middle": middle,
-        "first up": _first_up(unet),
-        "all up": _all_up(unet),
-    }[choice]
-    if not chosen:
-        raise UserError(f"This model has no cross-attention in the blocks {choice!r}; choose other `blocks`.")
-    return tuple(chosen)
-
-
-def _all_up(unet: UNetModel) -> list[BlockId]:
-    return [("output", i) for i in range(len(unet.output_blocks)) if _transformer_blocks(unet, ("output", i))]
-
-
-def _first_up(unet: UNetModel) -> list[BlockId]:
-    found: list[BlockId] = []
-    for index, layers in enumerate(unet.output_blocks):
-        if _transformer_blocks(unet, ("output", index)):
-            found.append(("output", index))
-        if found and any(isinstance(layer, Upsample) for layer in layers.children()):
-            break
-    return found
-
-
-def _transformer_blocks(unet: UNetModel, block: BlockId) -> list[BasicTransformerBlock]:
-    kind, index = block
-    if kind == "middle":
-        layers = unet.middle_block
-    else:
-        layers = (unet.input_blocks if kind == "input" else unet.output_blocks)[index]
-    if layers is None:
-        return []
-    spatial = [layer for layer in layers.children() if isinstance(layer, SpatialTransformer)]
-    transformers = [transformer for layer in spatial for transformer in layer.transformer_blocks]
-    return [transformer for transformer in transformers if isinstance(transformer, BasicTransformerBlock)]
 
 
 def _execution_order(block: BlockId) -> tuple[int, int]:

@@ -10,21 +10,13 @@ import comfy.samplers
 import torch
 
 from ..attention import BlockAttention
-from .capture import AttentionCapture, BlockId, CaptureComplete, with_attention_patch
+from .capture import AttentionCapture, CaptureComplete, with_attention_patch
+from .family import BlockId
 from .inference import pytorch_attention_override
 
 
 def positive_conditions(guider: Any) -> list[Mapping[str, Any]]:
-    """Return the prepared conditionings of a running guider that the picture is drawn towards.
-
-    Parameters
-    ----------
-    guider : CFGGuider
-
-    Returns
-    -------
-    list of mappings
-    """
+    """Return the prepared conditionings of a running guider (CFGGuider) that the picture is drawn towards."""
     return [
         condition for name, conditions in guider.conds.items() for condition in conditions or () if name != "negative"
     ]
@@ -43,7 +35,7 @@ class ConditionalPass:
     extra_args : mapping
         The sampler's ``extra_args``: model options and the inpainting mask.
     blocks : sequence of BlockId
-        Blocks whose attention is wanted; see `compinv_core.host.capture.select_blocks`.
+        Blocks whose attention is wanted.
     truncate : bool, optional
         Leave the UNet after the last of them; the attention does not depend on it.
     """
@@ -61,13 +53,12 @@ class ConditionalPass:
     def attention(
         self, condition: Mapping[str, Any], latents: torch.Tensor, sigma: torch.Tensor
     ) -> list[BlockAttention]:
-        """Return the attention of one conditioning.
+        """Return the attention of one of the guider's prepared conditionings.
 
         Parameters
         ----------
         condition : mapping
-            One of the guider's prepared conditionings.
-        latents : Tensor (B, 4, H, W)
+        latents : Tensor (B, C, H, W)
             x = x0 + σ·ε, as `blend_inpainted` returns it.
         sigma : Tensor (B,)
             σ; equal for all images.
@@ -86,18 +77,7 @@ class ConditionalPass:
         return capture.recorded
 
     def blend_inpainted(self, latents: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        """Show the model what KSamplerX0Inpaint shows it: the noised original outside the inpainting mask.
-
-        Parameters
-        ----------
-        latents : Tensor (B, 4, H, W)
-        sigma : Tensor (B,)
-
-        Returns
-        -------
-        Tensor (B, 4, H, W)
-            The very latents where there is no mask.
-        """
+        """Show the model what KSamplerX0Inpaint shows it: the noised original outside the inpainting mask, if any."""
         mask = self._denoise_mask
         if mask is None:
             return latents
@@ -113,6 +93,9 @@ class ConditionalPass:
         options = with_attention_patch(self._model_options, capture)
         # The host evaluates the parts of a multi-GPU model under no_grad.
         options.pop("multigpu_clones", None)
+        # Images do not depend on each other: where the host would show the model a part of the batch at a time, this
+        # pass sees all of it.
+        options.pop("context_handler", None)
         options["transformer_options"]["optimized_attention_override"] = pytorch_attention_override
         return options
 

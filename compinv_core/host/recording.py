@@ -19,9 +19,9 @@ from ..attention_record import AttentionRecord, AttentionRecording
 from ..errors import UserError
 from ..layout import Box, check_phrases
 from .attention_objective import REGIONS_KEY
-from .capture import AttentionTap, BlockId, TapTarget, select_blocks, with_attention_patch
+from .capture import AttentionTap, TapTarget, with_attention_patch
 from .conditional_pass import ConditionalPass, positive_conditions
-from .family import Family
+from .family import BlockId, Family
 from .prompt_spans import find_spans
 from .sampler_hook import SamplerStart, set_hooks
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 NODE_NAME = "Record Attention"
 
-_CHUNK = 77
 # Encodings of one text differ by rounding, and by as much as a weight of 1.01 does; those of different words by more.
 _SAME_ENCODING = 0.02
 
@@ -68,16 +67,21 @@ def record_attention(
     UserError
         When the model or text encoder is not Stable Diffusion 1, there is no phrase, or one is not in the prompt.
     """
-    Family.of(NODE_NAME, model, clip)
+    family = Family.of(NODE_NAME, model, clip)
     if not phrases:
         raise UserError(f"{NODE_NAME}: there is no phrase; write parts of the prompt into `phrases`, one per line.")
     check_phrases(phrases)
     spans = tuple(span.tokens for span in find_spans(clip, text, phrases, NODE_NAME))
     encodings = tuple(entry[0] for entry in clip.encode_from_tokens_scheduled(clip.tokenize(text)))
-    chosen = select_blocks(model.model.diffusion_model, blocks)
+    chosen = family.blocks(model.model.diffusion_model, blocks)
     recording = AttentionRecording(text, tuple(phrases))
     recorded = model.clone()
-    set_hooks(recorded, recording=_Recording(recording, spans, encodings, chosen, _model_name(model)))
+    set_hooks(
+        recorded,
+        recording=_Recording(
+            recording, spans, encodings, chosen, family.text_encoders[0].context_length, _model_name(model)
+        ),
+    )
     return recorded, recording
 
 
@@ -89,6 +93,7 @@ class _Recording:
     spans: Spans
     encodings: tuple[torch.Tensor, ...]
     blocks: tuple[BlockId, ...]
+    chunk: int
     model_name: str
     node_name: str = NODE_NAME
 
@@ -122,7 +127,7 @@ class _Recording:
         if encoded is None:
             return None
         for known in self.encodings:
-            for offset in range(0, encoded.shape[1] - known.shape[1] + 1, _CHUNK):
+            for offset in range(0, encoded.shape[1] - known.shape[1] + 1, self.chunk):
                 part = encoded[:, offset : offset + known.shape[1]]
                 wanted = known.to(part).expand_as(part)
                 if (part - wanted).norm() <= _SAME_ENCODING * wanted.norm():
@@ -197,7 +202,7 @@ class RecordingRun:
         tap = AttentionTap(self._unet, self._hook.blocks, targets)
 
         def done() -> None:
-            self._accumulator.add(step, sigma, tap.recorded.values(), self._unguided)
+            self._accumulator.add(step, sigma, tap.maps(), self._unguided)
             self._unguided = None
 
         return with_attention_patch(model_options, tap), done

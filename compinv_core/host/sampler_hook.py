@@ -18,6 +18,7 @@ import comfy.samplers
 import torch
 
 from ..errors import UserError
+from .computing import held_weights
 from .sampler_plan import SamplerPlan, plan_sampler
 
 if TYPE_CHECKING:
@@ -118,19 +119,7 @@ class SamplingHooks:
     def __call__(
         self, executor: Any, noise: torch.Tensor, latent_image: torch.Tensor, sampler: Any, *args: Any, **kwargs: Any
     ) -> torch.Tensor:
-        """Sample with the parts in place.
-
-        Parameters
-        ----------
-        executor : WrapperExecutor
-        noise, latent_image : Tensor (B, C, H, W)
-        sampler : Sampler
-        *args, **kwargs
-            The rest of the host's ``outer_sample``.
-
-        Returns
-        -------
-        Tensor (B, C, H, W)
+        """Sample with the parts in place; arguments and result are those of the host's ``outer_sample``.
 
         Raises
         ------
@@ -162,7 +151,12 @@ class SamplingHooks:
                 recorders.append(recorder)
             guide = self.guidance.start(begin, recorder.before_update if recorder else None) if self.guidance else None
             seen = _DenoiserProxy(denoiser, _Evaluations(plan, guide, recorder)) if guide or recorder else denoiser
-            samples = function(seen, x, sigmas, extra_args=extra_args, callback=callback, disable=disable, **options)
+            model = denoiser.inner_model.inner_model
+            # A model that was loaded a second time for its gradients may hold weights that no layer casts.
+            with held_weights(model.diffusion_model, model.get_dtype_inference(), x.device, without_casting=True):
+                samples = function(
+                    seen, x, sigmas, extra_args=extra_args, callback=callback, disable=disable, **options
+                )
             return guide.finish(samples, sigmas) if guide else samples
 
         clone = copy.copy(sampler)
@@ -171,16 +165,7 @@ class SamplingHooks:
 
 
 def hooks_of(model: ModelPatcher) -> SamplingHooks:
-    """Return what nodes have put into a model so far.
-
-    Parameters
-    ----------
-    model : ModelPatcher
-
-    Returns
-    -------
-    SamplingHooks
-    """
+    """Return what nodes have put into a model so far."""
     found: Any = model.get_wrappers(_WRAPPERS.OUTER_SAMPLE, _KEY)
     return found[0] if found else SamplingHooks()
 

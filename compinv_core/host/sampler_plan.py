@@ -7,7 +7,6 @@ milliseconds: there, the tensor handed to the step's callback *is* the evaluated
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import comfy.model_patcher
 import torch
 
-logger = logging.getLogger("compinv")
+from .. import logger
 
 _RELATIVE_TOLERANCE = 1e-4
 _DRY_RUN_SIZE = 8
@@ -89,14 +88,8 @@ def plan_sampler(
         Only channels, dtype and device are used.
     sigmas : Tensor (S + 1,)
         Noise levels of the run.
-    extra_args : mapping
-        The sampler's ``extra_args``.
-    options : mapping
-        The sampler's other keyword arguments.
-
-    Returns
-    -------
-    SamplerPlan
+    extra_args, options : mapping
+        The sampler's ``extra_args``, and its other keyword arguments.
     """
     if len(sigmas) < 2:
         # The last noise level alone, as SplitSigmas may leave it, holds no step.

@@ -7,7 +7,6 @@ with the positive conditioning, the settings with the model.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,20 +16,18 @@ import comfy.patcher_extension
 import node_helpers
 import torch
 
+from .. import logger
 from ..guidance import GuidanceConfig, guide_latents
 from ..layout import Layout
 from .attention_objective import REGIONS_KEY, AttentionObjective, Region
-from .capture import select_blocks
-from .family import Family
-from .models import resident
+from .computing import resident
+from .family import BlockId, Family
 from .prompt_spans import find_spans
 from .sampler_hook import SamplerStart, UpdateObserver, set_hooks
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.sd import CLIP
-
-logger = logging.getLogger("compinv")
 
 NODE_NAME = "Apply Layout Guidance"
 _KEY = "compinv_layout_guidance"
@@ -98,25 +95,28 @@ def apply_layout_guidance(
     Raises
     ------
     UserError
-        When the model or text encoder is not Stable Diffusion 1, or a phrase is not in the prompt.
+        When the model or text encoder is not supported, or a phrase is not in the prompt.
     """
-    Family.of(NODE_NAME, model, clip)
+    family = Family.of(NODE_NAME, model, clip)
     spans = find_spans(clip, text, layout.phrases, NODE_NAME)
     regions = tuple(
         Region(span.phrase, span.placeholder if config.span == "placeholder" and span.placeholder else span.tokens, box)
         for span, box in zip(spans, layout.boxes, strict=True)
     )
     positive = clip.encode_from_tokens_scheduled(clip.tokenize(text))
+    if not regions:
+        logger.warning("%s: the layout has no box, so nothing is guided.", NODE_NAME)
     active = config.is_active and bool(regions)
     guided = (resident(model) if active else model).clone()
     # A model that was guided before is guided anew, not twice.
     guided.remove_wrappers_with_key(_WRAPPERS.PREPARE_SAMPLING, _KEY)
-    set_hooks(guided, guidance=_LayoutGuidance(config, on_step) if active else None)
-    if active:
-        select_blocks(guided.model.diffusion_model, config.blocks)
-        guided.add_wrapper_with_key(_WRAPPERS.PREPARE_SAMPLING, _KEY, _reserve_memory)
-        positive = node_helpers.conditioning_set_values(positive, {REGIONS_KEY: regions})
-    return guided, positive
+    if not active:
+        set_hooks(guided, guidance=None)
+        return guided, positive
+    blocks = family.blocks(guided.model.diffusion_model, config.blocks)
+    set_hooks(guided, guidance=_LayoutGuidance(config, blocks, on_step))
+    guided.add_wrapper_with_key(_WRAPPERS.PREPARE_SAMPLING, _KEY, _reserve_memory)
+    return guided, node_helpers.conditioning_set_values(positive, {REGIONS_KEY: regions})
 
 
 def _reserve_memory(executor: Any, model: ModelPatcher, noise_shape: Any, *args: Any, **kwargs: Any) -> Any:
@@ -129,11 +129,12 @@ class _LayoutGuidance:
     """What this node adds to a model's sampling; see `sampler_hook.GuidanceHook`."""
 
     config: GuidanceConfig
+    blocks: tuple[BlockId, ...]
     on_step: Observer | None
     node_name: str = NODE_NAME
 
     def start(self, begin: SamplerStart, before_update: UpdateObserver | None) -> GuidanceRun | None:
-        objective = AttentionObjective(begin.denoiser, begin.extra_args, self.config)
+        objective = AttentionObjective(begin.denoiser, begin.extra_args, self.blocks, self.config)
         if not objective.has_regions:
             logger.warning(
                 "%s: the positive conditioning of this sampler has no layout, so nothing is guided; connect the node's "
@@ -179,36 +180,29 @@ class GuidanceRun:
         self._last_loss: torch.Tensor | None = None
         self._carried: torch.Tensor | None = None
         self._carried_sigma = 0.0
+        self._steps_in_range = 0
 
     def latents_for(self, x: torch.Tensor, sigma: torch.Tensor, step: int | None) -> torch.Tensor:
-        """Guide the latent of the sampler's next evaluation, if that begins a guided step.
+        """Guide the latent of the sampler's next evaluation, if that begins a guided step; return what is evaluated.
 
-        Parameters
-        ----------
-        x : Tensor (B, C, H, W)
-            What the sampler wants evaluated. Changed in place where the sampler is to go on from the improved latent.
-        sigma : Tensor (B,)
-        step : int or None
-            The step that the evaluation begins, counted from 0.
-
-        Returns
-        -------
-        Tensor (B, C, H, W)
-            What is to be evaluated; `x` itself where nothing changes.
+        `x` (B, C, H, W), which the sampler wants evaluated, is changed in place where the sampler is to go on from the
+        improved latent. `step` is the one that the evaluation begins, counted from 0, or None.
         """
         level = float(sigma.flatten()[0])
         if self._carried is not None:
             x = x + self._carried * (level / self._carried_sigma)
         if step is None or step >= self._config.guided_steps or level <= self._end_sigma:
             return x
-        result = guide_latents(
-            x,
-            sigma,
-            lambda latents: self._objective(latents, sigma),
-            self._config,
-            self._last_loss,
-            comfy.model_management.throw_exception_if_processing_interrupted,
-        )
+        with self._objective.open(x.device):
+            result = guide_latents(
+                x,
+                sigma,
+                lambda latents: self._objective(latents, sigma),
+                self._config,
+                self._last_loss,
+                comfy.model_management.throw_exception_if_processing_interrupted,
+            )
+        self._steps_in_range += 1
         self._last_loss = result.last_loss
         self._report(GuidanceRecord(step, level, result.losses, result.updates))
         if not any(result.updates):
@@ -224,18 +218,19 @@ class GuidanceRun:
         return result.latents
 
     def finish(self, samples: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
-        """Add what was carried along, which a run that ends at σ = 0 has already worked off.
-
-        Parameters
-        ----------
-        samples : Tensor (B, C, H, W)
-            The sampler's result.
-        sigmas : Tensor (S + 1,)
-
-        Returns
-        -------
-        Tensor (B, C, H, W)
-        """
+        """Add what was carried along, which a run that ends at σ = 0 has already worked off, to the result."""
+        if not self._steps_in_range:
+            logger.warning(
+                "%s: no step of this sampling was guided, for all lie behind `end_percent`; raise it, or leave this "
+                "node out.",
+                NODE_NAME,
+            )
+        elif not self._objective.was_in_use:
+            logger.warning(
+                "%s: nothing was guided, for the words of the layout were not in use in the guided steps; give their "
+                "conditioning a range that begins with the first step, or raise `guided_steps`.",
+                NODE_NAME,
+            )
         if self._carried is None:
             return samples
         return samples + self._carried * (float(sigmas[-1]) / self._carried_sigma)

@@ -16,9 +16,9 @@ import torch
 from ..errors import UserError
 from ..training_memory import activation_bytes
 from .checkpointing import gradient_checkpointing
-from .family import predicts_velocity
+from .computing import held_weights, resident
+from .family import inference_type, predicts_velocity
 from .inference import normalise_parameters, pytorch_attention_override
-from .models import resident
 from .trained_weights import TrainedWeights, trained_weights
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class DiffusionSession:
         self.model, self.weights = model, weights
         self._network = model.model.diffusion_model
         self._sampling: Any = model.get_model_object("model_sampling")
-        self._dtype = model.model.get_dtype_inference()
+        self._dtype = inference_type(model)
         self._velocity = predicts_velocity(self._sampling)
         self.device = model.load_device
         self._sigmas = self._sampling.sigmas.detach().clone().to(self.device)
@@ -75,7 +75,7 @@ class DiffusionSession:
             Latents as the model takes them (scaled).
         timesteps : Tensor (B,), int64
             Positions in the noise schedule.
-        context : Tensor (B, 77, D), float32
+        context : Tensor (B, T, D), float32
 
         Returns
         -------
@@ -100,11 +100,6 @@ class DiffusionSession:
 
 def check_trainable(model: ModelPatcher) -> None:
     """Refuse models that a concept cannot be trained on, before any long work.
-
-    Parameters
-    ----------
-    model : ModelPatcher
-        Of the Stable Diffusion 1 family.
 
     Raises
     ------
@@ -153,18 +148,18 @@ def training_session(
     """
     with torch.inference_mode(False), torch.enable_grad():
         model, clip = resident(model), _resident_clip(clip)
-        memory = int(activation_bytes(latent_shape, model.model.get_dtype_inference().itemsize, checkpointing))
+        memory = int(activation_bytes(latent_shape, inference_type(model).itemsize, checkpointing))
         comfy.model_management.load_models_gpu([model, clip.patcher], memory_required=memory, force_full_load=True)
         normalise_parameters(model.model)
         normalise_parameters(clip.cond_stage_model)
         before = comfy.model_management.in_training
         comfy.model_management.in_training = True
         try:
-            network, dtype = model.model.diffusion_model, model.model.get_dtype_inference()
+            network, dtype = model.model.diffusion_model, inference_type(model)
             with (
                 trained_weights(network, trains_weight, dtype) as weights,
-                _cast_parameters(network, dtype),
-                _cast_parameters(clip.cond_stage_model, torch.float32),
+                held_weights(network, dtype, model.load_device),
+                held_weights(clip.cond_stage_model, torch.float32, clip.patcher.load_device),
                 gradient_checkpointing(network, checkpointing),
             ):
                 yield DiffusionSession(model, weights), clip
@@ -180,28 +175,3 @@ def _resident_clip(clip: CLIP) -> CLIP:
     clip = clip.clone()
     clip.patcher, clip.cond_stage_model = patcher, patcher.model
     return clip
-
-
-@contextmanager
-def _cast_parameters(network: torch.nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """Hold weights in the precision that is computed with, where the host would cast them at every use.
-
-    Autograd saves those casts for backward anyway, so holding them costs no more at the peak, and it saves the casting
-    in every step. The original parameters come back in the end, the very same objects.
-    """
-    originals: list[tuple[torch.nn.Module, str, torch.nn.Parameter]] = []
-    try:
-        for module in network.modules():
-            # The host casts the few rows looked up in an embedding, not the table.
-            if not getattr(module, "comfy_cast_weights", False) or isinstance(module, torch.nn.Embedding):
-                continue
-            for name, parameter in module._parameters.items():
-                if type(parameter) is not torch.nn.Parameter or parameter.requires_grad:
-                    continue
-                if parameter.dtype != dtype and parameter.is_floating_point():
-                    originals.append((module, name, parameter))
-                    module._parameters[name] = torch.nn.Parameter(parameter.detach().to(dtype), requires_grad=False)
-        yield
-    finally:
-        for module, name, parameter in originals:
-            module._parameters[name] = parameter

@@ -33,7 +33,7 @@ def test_blocks_of_stable_diffusion_1(core, choice: str, output_blocks: list[int
     import comfy.ops
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
-    from compinv_core.host.capture import select_blocks
+    from compinv_core.host.family import SD1
 
     # The network takes its lists apart.
     shape = deepcopy({**SHARED_UNET, **UNETS["full"]})
@@ -41,8 +41,14 @@ def test_blocks_of_stable_diffusion_1(core, choice: str, output_blocks: list[int
         unet = UNetModel(**shape, device="meta", operations=comfy.ops.disable_weight_init)
     outputs = [("output", index) for index in output_blocks]
     middle = [("middle", 0)]
-    assert list(select_blocks(unet, choice)) == (outputs or middle)
-    assert list(select_blocks(unet, "middle and first up")) == [*middle, ("output", 3), ("output", 4), ("output", 5)]
+    assert list(SD1.blocks(unet, choice)) == (outputs or middle)
+    assert list(SD1.blocks(unet, "middle and first up")) == [*middle, ("output", 3), ("output", 4), ("output", 5)]
+
+
+def blocks_of(denoiser, config) -> tuple:
+    from compinv_core.host.family import SD1
+
+    return SD1.blocks(denoiser.inner_model.inner_model.diffusion_model, config.blocks)
 
 
 def conditioning(core, boxes: tuple = BOXES, text: str = PROMPT, **values) -> list:
@@ -65,8 +71,9 @@ def evaluate(core, model=None, positive=None, noise=None, **options):
     results = []
 
     def function(denoiser, x, sigmas, extra_args) -> None:
+        config = options.get("config", core.config)
         objective = core.AttentionObjective(
-            denoiser, extra_args, options.get("config", core.config), options.get("truncate", True)
+            denoiser, extra_args, blocks_of(denoiser, config), config, options.get("truncate", True)
         )
         results.append(loss_and_gradient(objective, x, 6.0))
 
@@ -97,7 +104,7 @@ def test_gradient_against_central_differences_in_float64(core) -> None:
                 module.dtype = torch.float64
         for condition in denoiser.inner_model.conds["positive"]:
             condition["model_conds"]["c_crossattn"].cond = condition["model_conds"]["c_crossattn"].cond.double()
-        objective = core.AttentionObjective(denoiser, extra_args, core.config)
+        objective = core.AttentionObjective(denoiser, extra_args, blocks_of(denoiser, core.config), core.config)
         x = x.double()
         _, gradient = loss_and_gradient(objective, x, 6.0)
         generator = torch.Generator().manual_seed(2)

@@ -70,9 +70,9 @@ def test_ten_steps_agree_with_a_plain_diffusers_loop() -> None:
     losses = []
     for _ in range(10):
         sentence = int(torch.randint(len(sentences), (1,), generator=generator))
-        chosen = torch.randint(len(latents), (config.batch_size,), generator=generator)
-        timesteps = torch.randint(1000, (config.batch_size,), generator=generator)
-        noise = torch.randn((config.batch_size, *latents.shape[1:]), generator=generator)
+        chosen = torch.randint(len(latents), (config.config.batch_size,), generator=generator)
+        timesteps = torch.randint(1000, (config.config.batch_size,), generator=generator)
+        noise = torch.randn((config.config.batch_size, *latents.shape[1:]), generator=generator)
         losses.append(plain.step(latents[chosen], noise, timesteps, sentence))
     assert max(abs(a - b) for a, b in zip(losses, result.losses, strict=True)) < 1e-5
     assert torch.allclose(result.concepts[0].vectors[0], plain.vector, atol=1e-4)

@@ -201,7 +201,7 @@ def test_preset_of_the_released_code() -> None:
 )
 def test_config_refuses(wrong: dict) -> None:
     (name,) = wrong
-    with pytest.raises(UserError, match=f"`{name}`"):
+    with pytest.raises(UserError, match=f"^{name} is .*; give "):
         GuidanceConfig(**wrong)
 
 
