@@ -9,10 +9,10 @@ from .anchors import REDUCTIONS
 from .checks import check_choice, check_positive, check_range
 from .concept import check_name
 from .concept_images import MOST_VECTORS, check_superclass
-from .prompts import TEMPLATES, split_template
 from .recoding import RecoderSettings
 from .sparse_coding import CODERS
 from .training_loop import LoopSettings
+from .words.sentences import TEMPLATES, split_template
 
 PRESETS = ("paper", "official_2024")
 

@@ -9,8 +9,8 @@ from comfy_api.latest import io
 
 from ..compinv_core.anchors import REDUCTIONS
 from ..compinv_core.inversion_config import PRESETS, InversionConfig
-from ..compinv_core.prompts import TEMPLATES
 from ..compinv_core.sparse_coding import CODERS
+from ..compinv_core.words.sentences import TEMPLATES
 from .sockets import Anchors
 
 _Config = TypeVar("_Config", bound=InversionConfig)

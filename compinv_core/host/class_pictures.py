@@ -23,7 +23,7 @@ from ..photos import stack_photos
 from ..tuning_config import TuningConfig
 from .concepts import CheckedConcept
 from .progress import stop_if_asked
-from .text_encoder import encode_tokens, sentence_tokens
+from .text.encoder import encode_tokens, sentence_tokens
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher

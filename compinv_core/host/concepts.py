@@ -18,7 +18,7 @@ from ..inversion_config import InversionConfig
 from ..learned_token import LearnedToken
 from ..photos import stack_photos
 from ..recoding import AnchorRecoder
-from .text_encoder import (
+from .text.encoder import (
     NearestToken,
     TemplateEncoder,
     check_known_word,

@@ -25,7 +25,7 @@ from .concepts import check_concepts, learned_concept, learned_token, log_equiva
 from .family import Family
 from .memory import check_memory
 from .progress import PreviewSampler, TrainingProgress, stop_if_asked
-from .text_encoder import TemplateEncoder, encode_tokens, sentence_tokens, text_encoder_gradients
+from .text.encoder import TemplateEncoder, encode_tokens, sentence_tokens, text_encoder_gradients
 from .trained_weights import TrainedWeights
 from .training_inputs import check_autoencoder, encode_photos, model_fingerprint
 from .training_session import DiffusionSession, check_trainable, training_session

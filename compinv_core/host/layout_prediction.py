@@ -19,8 +19,8 @@ from ..layout_predictor import AnyPredictor, LayoutPredictor, SideBySide, neares
 from ..layout_training import LayoutTrainingConfig, LayoutTrainingResult, train_layout
 from .family import Family
 from .progress import stop_if_asked, with_progress
-from .prompt_spans import content_tokens, find_spans, require_embeddings
-from .text_encoder import load_anchors, token_embeddings
+from .text.encoder import load_anchors, token_embeddings
+from .text.spans import content_tokens, find_spans, require_embeddings
 from .training_inputs import text_encoder_fingerprint
 
 if TYPE_CHECKING:

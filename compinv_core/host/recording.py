@@ -22,8 +22,8 @@ from .attention_objective import REGIONS_KEY
 from .capture import AttentionTap, BlockId, TapTarget, select_blocks, with_attention_patch
 from .conditional_pass import ConditionalPass, positive_conditions
 from .family import Family
-from .prompt_spans import find_spans
 from .sampler_hook import SamplerStart, set_hooks
+from .text.spans import find_spans
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher

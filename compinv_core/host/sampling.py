@@ -23,8 +23,8 @@ from .attention_objective import REGIONS_KEY, AttentionObjective, Region
 from .capture import select_blocks
 from .family import Family
 from .models import resident
-from .prompt_spans import find_spans
 from .sampler_hook import SamplerStart, UpdateObserver, set_hooks
+from .text.spans import find_spans
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher

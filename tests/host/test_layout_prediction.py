@@ -115,7 +115,7 @@ def test_three_concepts_get_three_boxes_apart(predictor: LayoutPredictor, clip: 
 
 
 def test_phrases_are_taken_for_nouns(predictor: LayoutPredictor, clip: Any, caplog: pytest.LogCaptureFixture) -> None:
-    from compinv_core.host.text_encoder import load_anchors
+    from compinv_core.host.text.encoder import load_anchors
 
     boat = load_anchors(clip, ["boat"]).vectors
     noise = torch.randn(1, 768, generator=torch.Generator().manual_seed(0)) * boat.norm() / 768**0.5
@@ -133,7 +133,7 @@ def test_phrases_are_taken_for_nouns(predictor: LayoutPredictor, clip: Any, capl
 
 
 def test_unknown_words_take_the_nearest_noun(predictor: LayoutPredictor, clip: Any) -> None:
-    from compinv_core.host.text_encoder import load_anchors
+    from compinv_core.host.text.encoder import load_anchors
 
     known = load_anchors(clip, predictor.vocabulary)
     kitten = load_anchors(clip, ["kitten"]).vectors

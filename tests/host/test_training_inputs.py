@@ -94,7 +94,7 @@ def test_a_stranger_embedding_of_the_same_name_is_refused_first(loaded: Loaded, 
 
 @pytest.mark.parametrize("word", ["surfboard", "fire hydrant", "teddy bear", "labradoodle", "tv", "T-shirt"])
 def test_ordinary_words_are_known(loaded: Loaded, word: str) -> None:
-    from compinv_core.host.text_encoder import check_known_word, load_anchors, token_embeddings, word_token_ids
+    from compinv_core.host.text.encoder import check_known_word, load_anchors, token_embeddings, word_token_ids
 
     _, clip, _ = loaded
     check_known_word(clip, word, "superclass")
@@ -106,7 +106,7 @@ def test_ordinary_words_are_known(loaded: Loaded, word: str) -> None:
 
 def test_start_of_several_vectors(loaded: Loaded) -> None:
     from compinv_core.host.concepts import initial_vectors
-    from compinv_core.host.text_encoder import token_embeddings, word_token_ids
+    from compinv_core.host.text.encoder import token_embeddings, word_token_ids
 
     _, clip, _ = loaded
     teddy, bear = token_embeddings(clip, word_token_ids(clip, "teddy bear"))
@@ -125,7 +125,7 @@ def test_saved_embedding_is_read_by_host_and_diffusers_and_encodes_as_in_trainin
     from compinv_core.concept import Concept
     from compinv_core.embedding_file import write_concept
     from compinv_core.host.folders import embedding_path
-    from compinv_core.host.text_encoder import TemplateEncoder
+    from compinv_core.host.text.encoder import TemplateEncoder
 
     concept = Concept("my-cat", "cat", torch.randn(1, 768, generator=torch.Generator().manual_seed(0)))
     path = embedding_path(concept.name)

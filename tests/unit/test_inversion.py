@@ -11,9 +11,9 @@ from compinv_core.anchors import Anchors, anchor_mean
 from compinv_core.errors import UserError
 from compinv_core.inversion import Inversion, InversionConfig, InversionData, Subject, reconstruction_loss
 from compinv_core.learned_token import LearnedToken
-from compinv_core.prompts import TEMPLATES, split_template, with_class
 from compinv_core.recoding import AnchorRecoder
 from compinv_core.training_loop import LoopSettings, train
+from compinv_core.words.sentences import TEMPLATES, split_template, with_class
 
 WIDTH = 6
 ANCHORS = Anchors(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from compinv_core.errors import UserError
-from compinv_core.vocabulary import coco80, merge_words, read_words, split_words
+from compinv_core.words.nouns import coco80, merge_words, read_words, split_words
 
 
 def test_coco_has_eighty_nouns() -> None:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import comfy.model_management
 import torch
 
-from ..anchors import Anchors
-from ..errors import UserError
-from ..prompts import split_template, with_class
-from .family import text_parts
+from ...anchors import Anchors
+from ...errors import UserError
+from ...words.sentences import split_template, with_class
+from ..family import text_parts
 
 if TYPE_CHECKING:
     from comfy.sd import CLIP

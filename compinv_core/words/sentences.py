@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from .errors import UserError
+from ..errors import UserError
 
 OBJECT_TEMPLATES = (
     "a photo of {}",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from .errors import UserError
+from ..errors import UserError
 
 COCO80 = "coco80"
 
@@ -21,7 +21,7 @@ def coco80() -> tuple[str, ...]:
     -------
     tuple of str
     """
-    return read_words(Path(__file__).parent / "data" / "coco80.txt")
+    return read_words(Path(__file__).parent.parent / "data" / "coco80.txt")
 
 
 def read_words(path: Path) -> tuple[str, ...]:
