@@ -14,8 +14,9 @@ from .attention import BlockMaps
 from .attention_record import AttentionFrame, AttentionRecord
 from .errors import UserError
 from .guidance import in_box_mass
-from .layout import Box, Layout, box_masks, fold_case
+from .layout import Box, Layout, box_masks
 from .report import Report
+from .words.phrases import fold_case
 
 MEAN_OF_STEPS = -1
 """Stands for the mean over all recorded steps where a step is asked for."""

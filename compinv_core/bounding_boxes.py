@@ -10,9 +10,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .detections import Detection, same_head, same_noun
+from .detections import Detection
 from .errors import UserError
-from .layout import Box, Layout, check_phrases, fold_case
+from .layout import Box, Layout
+from .words.nouns import same_head, same_noun
+from .words.phrases import check_phrases, fold_case
 
 logger = logging.getLogger("compinv")
 
@@ -23,7 +25,7 @@ _OVERSHOOT = 0.02
 def layout_from_bounding_boxes(bboxes: Any, phrases: Sequence[str], width: int, height: int) -> Layout:
     """Build a layout from the host's ``BOUNDING_BOX`` values.
 
-    Phrases find their box by label: the same words first, then the same noun (as `detections.match_labels` compares
+    Phrases find their box by label: the same words first, then the same noun (as `words.nouns.match_labels` compares
     them), then a label that ends the phrase or that the phrase ends ("cat" for "my-cat cat", "sports ball" for "a
     ball"). Of several boxes with the label the highest score wins, each box serves one phrase, and labelled boxes that
     no phrase asks for are ignored. The phrases that are left take the boxes without a label, in order.

@@ -11,12 +11,13 @@ import torch
 from .. import __version__, logger
 from ..anchors import Anchors
 from ..box_geometry import side_by_side
-from ..detections import match_labels
 from ..errors import UserError
-from ..layout import Layout, check_phrases
+from ..layout import Layout
 from ..layout_dataset import LayoutDataset, Pair
 from ..layout_predictor import AnyPredictor, LayoutPredictor, SideBySide, nearest_noun, predict_boxes, require_width
 from ..layout_training import LayoutTrainingConfig, LayoutTrainingResult, train_layout
+from ..words.nouns import match_labels
+from ..words.phrases import check_phrases
 from .family import Family
 from .progress import stop_if_asked, with_progress
 from .text.encoder import load_anchors, token_embeddings

@@ -17,7 +17,8 @@ import torch
 from ..attention import BlockMaps, reduce_block
 from ..attention_record import AttentionRecord, AttentionRecording
 from ..errors import UserError
-from ..layout import Box, check_phrases
+from ..layout import Box
+from ..words.phrases import check_phrases
 from .attention_objective import REGIONS_KEY
 from .capture import AttentionTap, BlockId, TapTarget, select_blocks, with_attention_patch
 from .conditional_pass import ConditionalPass, positive_conditions

@@ -9,9 +9,9 @@ import pytest
 from torch import Tensor
 
 from compinv_core.bounding_boxes import detections_to_bounding_boxes, layout_from_bounding_boxes
-from compinv_core.detections import Detection, Detector, match_labels, require_labels, sorted_detections
+from compinv_core.detections import Detection, Detector, require_labels, sorted_detections
 from compinv_core.errors import UserError
-from compinv_core.words.nouns import coco80
+from compinv_core.words.nouns import coco80, match_labels
 
 
 @pytest.mark.parametrize(

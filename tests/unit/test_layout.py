@@ -9,7 +9,8 @@ import torch
 
 from compinv_core.bounding_boxes import layout_from_bounding_boxes, layout_to_bounding_boxes, with_descriptions
 from compinv_core.errors import UserError
-from compinv_core.layout import Layout, box_masks, crop_box, parse_phrases
+from compinv_core.layout import Layout, box_masks, crop_box
+from compinv_core.words.phrases import parse_phrases
 
 
 def box(x: float, y: float, width: float, height: float, **extra: object) -> dict:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...errors import UserError
-from ...layout import fold_case
+from ...words.phrases import fold_case
 
 if TYPE_CHECKING:
     from comfy.sd import CLIP
