@@ -12,12 +12,9 @@ from typing import Protocol
 
 from torch import Tensor
 
-from .errors import UserError
+from .errors import UserError, listed
 from .layout import Box
 from .words.nouns import match_labels
-
-# How many labels an error message lists before it says how many more there are.
-_SHOWN_LABELS = 8
 
 
 @dataclass(frozen=True)
@@ -120,13 +117,8 @@ def require_labels(nouns: Sequence[str], detector: Detector) -> dict[str, str]:
     matched = match_labels(nouns, detector.labels)
     if not matched:
         raise UserError(
-            f"The detector {detector.name} finds none of the nouns ({_some(nouns)}), only {_some(detector.labels)}; "
+            f"The detector {detector.name} finds none of the nouns ({listed(nouns)}), only "
+            f"{listed(detector.labels)}; "
             "choose a vocabulary and a detector that have nouns in common."
         )
     return matched
-
-
-def _some(words: Sequence[str]) -> str:
-    shown = ", ".join(words[:_SHOWN_LABELS])
-    more = len(words) - _SHOWN_LABELS
-    return f"{shown} and {more} more" if more > 0 else shown

@@ -18,14 +18,9 @@ from ..inversion_config import InversionConfig
 from ..learned_token import LearnedToken
 from ..photos import stack_photos
 from ..recoding import AnchorRecoder
-from .text.encoder import (
-    NearestToken,
-    TemplateEncoder,
-    check_known_word,
-    load_anchors,
-    token_embeddings,
-    word_token_ids,
-)
+from .text.encoder import load_anchors, token_embeddings, word_token_ids
+from .text.sentences import TemplateEncoder
+from .text.vocabulary import NearestToken, check_known_word
 from .training_inputs import checked_masks
 
 if TYPE_CHECKING:

@@ -25,7 +25,8 @@ from .concepts import check_concepts, learned_concept, learned_token, log_equiva
 from .family import Family
 from .memory import check_memory
 from .progress import PreviewSampler, TrainingProgress, stop_if_asked
-from .text.encoder import TemplateEncoder, encode_tokens, sentence_tokens, text_encoder_gradients
+from .text.encoder import text_encoder_gradients
+from .text.sentences import TemplateEncoder, read_sentence
 from .trained_weights import TrainedWeights
 from .training_inputs import check_autoencoder, encode_photos, model_fingerprint
 from .training_session import DiffusionSession, check_trainable, training_session
@@ -99,8 +100,8 @@ class InversionRun:
         self._concepts = check_concepts(clip, config, concepts, anchors)
         self._run_dir = run_dir
         self._class_sources = class_sources(config, self._concepts)
-        self._class_tokens = [sentence_tokens(clip, prompt, "class_prompt")
-                              for prompt in class_prompts(config, self._concepts)]  # fmt: skip
+        self._class_sentences = [read_sentence(clip, prompt, "class_prompt")
+                                 for prompt in class_prompts(config, self._concepts)]  # fmt: skip
         self._store, done = None, None
         self._models = {} if run_dir is None else model_fingerprint(model, clip, vae)
         if run_dir is not None:
@@ -181,7 +182,7 @@ class InversionRun:
             pictures = None
             if classes:
                 with torch.no_grad():
-                    context = encode_tokens(clip, self._class_tokens[index]).to(session.device)
+                    context = self._class_sentences[index].encode(clip).to(session.device)
                 pictures = ClassData(classes[index].to(session.device), context)
             token = learned_token(self._clip, self._config, concept, session.device)
             data = InversionData(latents.to(session.device), None if masks is None else masks.to(session.device))

@@ -1,15 +1,18 @@
-"""Lists of nouns: the built-in COCO-80, one-per-line files, and the words typed into a widget."""
+"""Nouns: the built-in COCO-80, lists in files and widgets, and which labels of a detector mean which noun."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UserError, quoted
+from .phrases import spoken
 
 COCO80 = "coco80"
 
+_QUOTES = ' "“”„«»'
 # Enough for any real list of nouns; a larger file is something else that was put into the folder by mistake.
 _LARGEST_FILE_BYTES = 1_000_000
 
@@ -27,71 +30,45 @@ _IRREGULAR = {
 
 
 def coco80() -> tuple[str, ...]:
-    """Return the 80 object nouns of COCO, the anchors of the paper.
-
-    Returns
-    -------
-    tuple of str
-    """
+    """Return the 80 object nouns of COCO, the anchors of the paper."""
     return read_words(Path(__file__).parent.parent / "data" / "coco80.txt")
 
 
 def read_words(path: Path) -> tuple[str, ...]:
-    """Read a list of nouns: UTF-8, one per line; ``#`` starts a comment; blank lines and duplicates are dropped.
-
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    tuple of str
+    """Read a list of nouns: UTF-8, one per line or separated as in `split_words`; ``#`` starts a comment.
 
     Raises
     ------
     UserError
         When the file is missing, is not text, or holds no noun.
     """
+    name = quoted(path.name)
     if not path.is_file():
-        raise UserError(f"The anchor list {path.name!r} does not exist; put it into models/compinv/anchors.")
+        raise UserError(f"The anchor list {name} does not exist; put it into models/compinv/anchors.")
     if path.stat().st_size > _LARGEST_FILE_BYTES:
-        raise UserError(f"The anchor list {path.name!r} is over 1 MB; a list of anchors holds one noun per line.")
+        raise UserError(f"The anchor list {name} is over 1 MB; a list of anchors holds one noun per line.")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"The anchor list {name} cannot be read ({error.strerror}); check the file.") from error
     except UnicodeDecodeError:
-        raise UserError(f"The anchor list {path.name!r} is not UTF-8 text; save it as plain text.") from None
-    words = merge_words(line.split("#", 1)[0] for line in lines)
+        text = "\0"
+    # UTF-16 and UTF-32 without a mark of their own are UTF-8 full of control characters.
+    if any(letter < " " and not letter.isspace() for letter in text):
+        raise UserError(f"The anchor list {name} is not UTF-8 text; save it as plain text in UTF-8.")
+    words = split_words("\n".join(line.split("#", 1)[0] for line in text.replace("\ufeff", "").splitlines()))
     if not words:
-        raise UserError(f"The anchor list {path.name!r} holds no noun; write one noun per line.")
+        raise UserError(f"The anchor list {name} holds no noun; write one noun per line.")
     return words
 
 
 def split_words(text: str) -> tuple[str, ...]:
-    """Split what a person typed into a widget: nouns separated by commas, semicolons or line breaks.
-
-    Parameters
-    ----------
-    text : str
-
-    Returns
-    -------
-    tuple of str
-    """
-    return merge_words(re.split(r"[,;\n]", text))
+    """Split a text into nouns, which are separated by commas, semicolons or line breaks and may stand in quotes."""
+    return merge_words(word.strip(_QUOTES) for line in text.splitlines() for word in re.split("[,;，；、]", line))
 
 
 def merge_words(*lists: Iterable[str]) -> tuple[str, ...]:
-    """Join lists of nouns in order; blanks are dropped, and a noun that differs only in case or spacing is folded.
-
-    Parameters
-    ----------
-    *lists : iterable of str
-
-    Returns
-    -------
-    tuple of str
-        As first written, with single spaces.
-    """
+    """Join lists of nouns in order; blanks are dropped, and a noun that differs only in case or spacing is folded."""
     merged: dict[str, str] = {}
     for words in lists:
         for word in words:
@@ -104,14 +81,8 @@ def merge_words(*lists: Iterable[str]) -> tuple[str, ...]:
 def match_labels(nouns: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
     """Say which of a detector's labels means which noun.
 
-    Case, articles, plurals, and the difference between hyphen, underscore and space do not count. A noun that has no
-    label of its own takes one that it ends with or that ends with it ("sports ball" and "ball"), provided that there is
-    only one such label and no other noun wants it.
-
-    Parameters
-    ----------
-    nouns : sequence of str
-    labels : sequence of str
+    They are compared as `same_noun` does. A noun that has no label of its own takes one that it ends with or that ends
+    with it ("sports ball" and "ball"), provided that there is only one such label and no other noun wants it.
 
     Returns
     -------
@@ -128,15 +99,9 @@ def match_labels(nouns: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
 
 
 def same_noun(noun: str, label: str) -> bool:
-    """Say whether two texts mean the same noun; case, articles, plurals, hyphens, underscores and spaces do not count.
+    """Say whether two texts mean the same noun.
 
-    Parameters
-    ----------
-    noun, label : str
-
-    Returns
-    -------
-    bool
+    What `phrases.spoken` leaves out does not count, nor do articles, plurals, hyphens, underscores and spaces.
     """
     return _same_forms(_words(noun), _words(label))
 
@@ -144,14 +109,7 @@ def same_noun(noun: str, label: str) -> bool:
 def same_head(noun: str, label: str) -> bool:
     """Say whether one of two texts ends with the other, compared as `same_noun` does ("sports ball" and "a ball").
 
-    Parameters
-    ----------
-    noun, label : str
-
-    Returns
-    -------
-    bool
-        False where both have equally many words.
+    False where both have equally many words.
     """
     short, long = sorted((_words(noun), _words(label)), key=len)
     return 0 < len(short) < len(long) and _same_forms(short, long[-len(short) :])
@@ -163,8 +121,9 @@ def _matches(nouns: Sequence[str], labels: Sequence[str], same: Callable[[str, s
     return {noun: candidates[0] for noun, candidates in found.items() if len(candidates) == 1}
 
 
+@lru_cache(maxsize=4096)
 def _words(text: str) -> list[str]:
-    words = re.sub(r"[-_\s]+", " ", text.casefold()).split()
+    words = re.sub("[-_]+", " ", spoken(text)).split()
     return words[1:] if len(words) > 1 and words[0] in _ARTICLES else words
 
 

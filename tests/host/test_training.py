@@ -26,7 +26,8 @@ def uninterrupted(loaded: Loaded) -> Any:
 
 def test_encoding_is_the_same_with_and_without_gradients(loaded: Loaded) -> None:
     from compinv_core.host.concepts import initial_vectors
-    from compinv_core.host.text.encoder import TemplateEncoder, text_encoder_gradients
+    from compinv_core.host.text.encoder import text_encoder_gradients
+    from compinv_core.host.text.sentences import TemplateEncoder
     from compinv_core.host.training_session import training_session
 
     model, clip, _ = loaded

@@ -46,9 +46,9 @@ def bad_images(change: Callable[[torch.Tensor], Any]) -> dict[str, Any]:
 
 
 BAD_INPUTS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
-    ({"init_word": "qwzxv"}, {}, "init_word: 'qwzxv' is not a word"),
-    ({"superclass": "blarghfnx"}, {}, "superclass: 'blarghfnx' is not a word"),
-    ({"superclass": "!!!"}, {}, "superclass: '!!!' is not a word"),
+    ({"init_word": "qwzxv"}, {}, 'init_word: "qwzxv" is not a word'),
+    ({"superclass": "blarghfnx"}, {}, 'superclass: "blarghfnx" is not a word'),
+    ({"superclass": "!!!"}, {}, 'superclass: "!!!" is not a word'),
     ({}, bad_images(lambda x: x[:0]), "images is empty"),
     ({}, bad_images(lambda x: [x, x[:, :, :56]]), "different sizes"),
     ({}, bad_images(lambda x: x * float("nan")), "NaN"),
@@ -94,7 +94,8 @@ def test_a_stranger_embedding_of_the_same_name_is_refused_first(loaded: Loaded, 
 
 @pytest.mark.parametrize("word", ["surfboard", "fire hydrant", "teddy bear", "labradoodle", "tv", "T-shirt"])
 def test_ordinary_words_are_known(loaded: Loaded, word: str) -> None:
-    from compinv_core.host.text.encoder import check_known_word, load_anchors, token_embeddings, word_token_ids
+    from compinv_core.host.text.encoder import load_anchors, token_embeddings, word_token_ids
+    from compinv_core.host.text.vocabulary import check_known_word
 
     _, clip, _ = loaded
     check_known_word(clip, word, "superclass")
@@ -125,7 +126,7 @@ def test_saved_embedding_is_read_by_host_and_diffusers_and_encodes_as_in_trainin
     from compinv_core.concept import Concept
     from compinv_core.embedding_file import write_concept
     from compinv_core.host.folders import embedding_path
-    from compinv_core.host.text.encoder import TemplateEncoder
+    from compinv_core.host.text.sentences import TemplateEncoder
 
     concept = Concept("my-cat", "cat", torch.randn(1, 768, generator=torch.Generator().manual_seed(0)))
     path = embedding_path(concept.name)

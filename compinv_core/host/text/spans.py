@@ -1,29 +1,25 @@
-"""Find the tokens of a phrase in an encoded prompt.
-
-The search runs on the host tokenizer's own output for the whole prompt, so that emphasis "(a ball:1.3)", embeddings of
-several vectors and prompts of several 77-token chunks need no rules here. Word id 0 marks start, end and padding.
-"""
+"""Find the tokens of a phrase in an encoded prompt."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
-from ...errors import UserError
-from ...words.phrases import fold_case
+from ...errors import UserError, quoted
+from ...words.phrases import fold_case, is_punctuation, spoken
+from .reading import EncoderReading, PromptReading, Token, read_prompt
+from .vocabulary import WORD_END, read_letters
 
 if TYPE_CHECKING:
     from comfy.sd import CLIP
 
-_EMBEDDING = "embedding:"
-# The host ends an embedding's name at white space, "<" and "[", and drops trailing commas.
-_EMBEDDING_NAME = re.compile(r"(?:(?<=\s)|(?<=\()|^)embedding:([^\s<\[():,]+)")
+_APOSTROPHES = ("'", "’", "‘", "ʼ")
 
-Token = int | torch.Tensor
+Place = tuple[int, Token]
+"""Position in the encoded prompt, and the token there."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +41,16 @@ class PhraseSpan:
 
 
 def find_spans(clip: CLIP, prompt: str, phrases: Sequence[str], node_name: str) -> tuple[PhraseSpan, ...]:
-    """Locate every phrase in the prompt.
+    """Locate every phrase in the prompt, and warn of embeddings in the prompt that take no effect.
 
     A phrase is found wherever its tokens stand in a row; letter case does not matter, and the concept "embedding:my-cat
-    cat" may be written "my-cat cat" where the prompt does not hold just that. All places where the prompt repeats a
-    phrase count. Longer phrases go first and keep their tokens to themselves: beside "my-cat cat", the phrase "cat"
-    means another cat.
+    cat" may be written "my-cat cat" where the prompt does not hold just that. Where it is not found so, its words are
+    looked for without punctuation. All places where the prompt repeats a phrase count. Longer phrases go first and keep
+    their tokens to themselves: beside "my-cat cat", the phrase "cat" means another cat.
 
     Parameters
     ----------
     clip : CLIP
-        Stable Diffusion 1's text encoder; its tokenizer reads prompt and phrases.
     prompt : str
     phrases : sequence of str
     node_name : str
@@ -69,64 +64,99 @@ def find_spans(clip: CLIP, prompt: str, phrases: Sequence[str], node_name: str) 
     Raises
     ------
     UserError
-        When a phrase is not in the prompt, or its embedding file is missing.
+        When a phrase is not in the prompt, or an embedding in it takes no effect.
     """
-    names = {name.lower(): name for name in _EMBEDDING_NAME.findall(prompt)}
-    content = content_tokens(clip, prompt)
-    taken: set[int] = set()
+    reading = read_prompt(clip, prompt, node_name)
+    reading.warn_of_dropped(node_name)
+    wanted = {phrase: _search(clip, phrase, reading, node_name) for phrase in phrases}
     spans: dict[str, PhraseSpan] = {}
-    wanted: dict[str, list[Token]] = {}
-    for phrase in phrases:
-        require_embeddings(clip, phrase, node_name)
-        wanted[phrase] = _tokens(clip, phrase)
-        if not _occurrences(wanted[phrase], content, set()):
-            spelled = _spell_out(phrase, names)
-            require_embeddings(clip, spelled, node_name)
-            wanted[phrase] = _tokens(clip, spelled)
-    for phrase in sorted(phrases, key=lambda phrase: -len(wanted[phrase])):
-        found = _occurrences(wanted[phrase], content, taken)
+    taken: list[set[int]] = [set() for _ in reading.encoders]
+    for phrase in sorted(phrases, key=lambda phrase: -len(wanted[phrase][0][0])):
+        found: list[Place] = []
+        for tokens, line, known in zip(*wanted[phrase], taken, strict=True):
+            places = _occurrences(tokens, line, known)
+            known.update(position for position, _ in places)
+            found += places
         if not found:
             raise UserError(_not_found(phrase, prompt, phrases, node_name))
-        taken.update(found)
-        positions = sorted(content[index][0] for index in found)
-        vectors = sorted(content[index][0] for index in found if isinstance(content[index][1], torch.Tensor))
+        positions = sorted({position for position, _ in found})
+        vectors = sorted({position for position, token in found if isinstance(token, torch.Tensor)})
         spans[phrase] = PhraseSpan(phrase, tuple(positions), tuple(vectors))
     return tuple(spans[phrase] for phrase in phrases)
 
 
-def content_tokens(clip: CLIP, text: str) -> list[tuple[int, Token]]:
-    """Return everything of a text but start, end and padding.
+def read_phrase(clip: CLIP, phrase: str, node_name: str) -> PromptReading:
+    """Read a phrase, and refuse one with an embedding that takes no effect.
 
-    Parameters
-    ----------
-    clip : CLIP
-    text : str
-
-    Returns
-    -------
-    list of (int, int or Tensor (D,))
-        Position in the encoded prompt, and token id or learned vector.
+    Raises
+    ------
+    UserError
     """
-    (chunks,) = clip.tokenize(text, return_word_ids=True).values()
-    content: list[tuple[int, Token]] = []
+    reading = read_prompt(clip, phrase, node_name)
+    cure = "train or copy it there, or correct the phrase and `text`"
+    reading.require_all(node_name, f"the phrase {quoted(phrase)}", cure)
+    return reading
+
+
+def _search(
+    clip: CLIP, phrase: str, reading: PromptReading, node_name: str
+) -> tuple[list[list[Token]], list[list[Place]]]:
+    """Return, for each text encoder, the tokens that a phrase is looked for by, and the places to look at."""
+    found = list(_wordings(clip, phrase, reading, node_name))
+    for words_only in (False, True):
+        lines = [_line(clip, encoder, words_only) for encoder in reading.encoders]
+        for wording in found if words_only else found[:2]:
+            tokens = [[token for _, token in _line(clip, encoder, words_only)] for encoder in wording.encoders]
+            if any(_occurrences(*each, set()) for each in zip(tokens, lines, strict=True)):
+                return tokens, lines
+    return [encoder.tokens for encoder in found[1].encoders], [list(encoder.content) for encoder in reading.encoders]
+
+
+def _wordings(clip: CLIP, phrase: str, reading: PromptReading, node_name: str) -> Iterator[PromptReading]:
+    """The phrase as written, with "embedding:" before the names in it, and its words alone with "embedding:"."""
+    names = {name.lower(): name for name in reading.names}
+    yield read_phrase(clip, phrase, node_name)
+    yield read_phrase(clip, _spell_out(phrase, names), node_name)
+    bare = read_prompt(clip, _spell_out(spoken(phrase), names), node_name)
+    if not bare.dropped:
+        yield bare
+
+
+def _spell_out(phrase: str, names: dict[str, str]) -> str:
+    """Put "embedding:" before the words that name an embedding of the prompt."""
+    escaped = {word: name.replace("(", r"\(").replace(")", r"\)") for word, name in names.items()}
+    return " ".join(f"embedding:{escaped[w.lower()]}" if w.lower() in names else w for w in phrase.split())
+
+
+def _line(clip: CLIP, reading: EncoderReading, words_only: bool) -> list[Place]:
+    """Return the content of an encoded text; without punctuation and possessive 's where only words count."""
+    if not words_only:
+        return list(reading.content)
+    names = reading.encoder.tokenizer(clip).inv_vocab
+    kept: list[Place] = []
+    word: list[Place] = []
+    before = ""
+    for position, token in reading.content:
+        word.append((position, token))
+        if isinstance(token, torch.Tensor):
+            text = "embedding"
+        elif names[token].endswith(WORD_END):
+            text = "".join(read_letters([names[t] for _, t in word if not isinstance(t, torch.Tensor)]))
+        else:
+            continue
+        if not is_punctuation(text) and text != "'s" and not (text == "s" and before in _APOSTROPHES):
+            kept += word
+        word, before = [], text
+    return kept + word
+
+
+def _occurrences(wanted: Sequence[Token], line: Sequence[Place], taken: set[int]) -> list[Place]:
+    found: list[Place] = []
     start = 0
-    for chunk in chunks:
-        content += [(start + offset, token) for offset, (token, _, word) in enumerate(chunk) if word != 0]
-        start += len(chunk)
-    return content
-
-
-def _tokens(clip: CLIP, text: str) -> list[Token]:
-    return [token for _, token in content_tokens(clip, text)]
-
-
-def _occurrences(wanted: Sequence[Token], content: Sequence[tuple[int, Token]], taken: set[int]) -> list[int]:
-    found: list[int] = []
-    start = 0
-    while wanted and start + len(wanted) <= len(content):
-        window = range(start, start + len(wanted))
-        free = not any(index in taken for index in window)
-        if free and all(_equal(content[index][1], token) for index, token in zip(window, wanted, strict=True)):
+    while wanted and start + len(wanted) <= len(line):
+        window = line[start : start + len(wanted)]
+        free = not any(position in taken for position, _ in window)
+        if free and all(_equal(token, other) for (_, token), other in zip(window, wanted, strict=True)):
             found += window
             start += len(wanted)
         else:
@@ -140,41 +170,14 @@ def _equal(left: Token, right: Token) -> bool:
     return left == right
 
 
-def _spell_out(phrase: str, names: dict[str, str]) -> str:
-    """Put "embedding:" before the words that name an embedding of the prompt."""
-    return " ".join(_EMBEDDING + names[word.lower()] if word.lower() in names else word for word in phrase.split())
-
-
-def require_embeddings(clip: CLIP, phrase: str, node_name: str) -> None:
-    """Refuse a phrase with an embedding whose file is missing.
-
-    Parameters
-    ----------
-    clip : CLIP
-    phrase : str
-    node_name : str
-        Opens the sentence.
-
-    Raises
-    ------
-    UserError
-    """
-    for name in _EMBEDDING_NAME.findall(phrase):
-        if not any(isinstance(token, torch.Tensor) for _, token in content_tokens(clip, _EMBEDDING + name)):
-            raise UserError(
-                f'{node_name}: the phrase "{phrase}" needs the embedding "{name}", but no file of that name is in the '
-                "embeddings folder; train or copy it there, or correct the phrase and `text`."
-            )
-
-
 def _not_found(phrase: str, prompt: str, phrases: Sequence[str], node_name: str) -> str:
     longer = [other for other in phrases if other != phrase and f" {fold_case(phrase)} " in f" {fold_case(other)} "]
     if longer:
         return (
-            f'{node_name}: the phrase "{phrase}" occurs in the prompt only inside "{longer[0]}"; '
-            f'mention it once more in `text` ("{prompt}"), or leave it out of `phrases`.'
+            f"{node_name}: the phrase {quoted(phrase)} occurs in the prompt only inside {quoted(longer[0])}; "
+            f"mention it once more in `text` ({quoted(prompt)}), or leave it out of `phrases`."
         )
     return (
-        f'{node_name}: the phrase "{phrase}" is not in the prompt "{prompt}"; write it the same way in `text` and in '
-        "`phrases`."
+        f"{node_name}: the phrase {quoted(phrase)} is not in the prompt {quoted(prompt)}; write it the same way in "
+        "`text` and in `phrases`."
     )
