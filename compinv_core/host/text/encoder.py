@@ -13,7 +13,7 @@ import torch
 from ...anchors import Anchors
 from ...errors import UserError, quoted
 from ..family import text_parts
-from .reading import Token
+from .listening import Token
 
 if TYPE_CHECKING:
     from comfy.sd import CLIP

@@ -12,7 +12,8 @@ from ...errors import UserError, quoted
 from ...words.sentences import split_template, with_class
 from ..family import Family
 from .encoder import encode_chunk
-from .reading import Token, read_prompt
+from .listening import Token
+from .reading import read_prompt
 
 if TYPE_CHECKING:
     from comfy.sd import CLIP
@@ -123,7 +124,7 @@ def _read(
 ) -> tuple[Sentence, int]:
     """Return the first chunk of a text, and how many tokens are beyond it."""
     reading = read_prompt(clip, text, input_name, place)
-    reading.require_all(input_name, f"the sentence {quoted(shown)}", "train or copy it there, or correct the sentence")
+    reading.require_all(input_name, f"the sentence {quoted(shown)}", "the sentence")
     (encoded,) = reading.encoders
     # Vectors of files were read in the host's inference mode, which a gradient does not pass.
     with torch.inference_mode(False):

@@ -10,7 +10,8 @@ import torch
 
 from ...errors import UserError, quoted
 from ...words.phrases import fold_case, is_punctuation, spoken
-from .reading import EncoderReading, PromptReading, Token, read_prompt
+from .listening import Token
+from .reading import EncoderReading, PromptReading, read_prompt
 from .vocabulary import WORD_END, read_letters
 
 if TYPE_CHECKING:
@@ -93,8 +94,7 @@ def read_phrase(clip: CLIP, phrase: str, node_name: str) -> PromptReading:
     UserError
     """
     reading = read_prompt(clip, phrase, node_name)
-    cure = "train or copy it there, or correct the phrase and `text`"
-    reading.require_all(node_name, f"the phrase {quoted(phrase)}", cure)
+    reading.require_all(node_name, f"the phrase {quoted(phrase)}", "the phrase and `text`")
     return reading
 
 
