@@ -60,6 +60,6 @@ def test_a_text_without_a_word_is_the_same_as_itself_only() -> None:
     assert same_text("!!!", " !!!") and not same_words("!!!", "???") and not same_words("", "")
 
 
-@pytest.mark.parametrize(("text", "punctuation"), [(",", True), ("\"...", True), ("+=", True), ("", False), ("a.", False), ("3", False), ("🐱", False)])  # fmt: skip
-def test_what_is_punctuation(text: str, punctuation: bool) -> None:
-    assert is_punctuation(text) == punctuation
+def test_what_is_punctuation() -> None:
+    assert all(map(is_punctuation, (",", '"...', "+=", "’", "(", "。")))
+    assert not any(map(is_punctuation, ("", "a.", "3", "🐱", " ")))
