@@ -195,6 +195,11 @@ def encoded_rows(clip: Any, prompt: str) -> list[torch.Tensor]:
     return list(itertools.chain.from_iterable(rows))
 
 
+@pytest.mark.parametrize("phrase", ["a wide road", '"a wide road"', "a wide road:1.2)"])
+def test_a_word_with_the_name_of_a_dropped_embedding_is_a_word(clip: Any, phrase: str) -> None:
+    assert spans(clip, "embedding:wide cat by a wide road", phrase) == [(3, 4, 5)]
+
+
 def test_two_embeddings_in_one_phrase(clip: Any) -> None:
     prompt = "embedding:fox,red embedding:old fox and embedding:old fox"
     assert spans(clip, prompt, "embedding:fox,red embedding:old fox", "old fox") == [(1, 2, 3, 4, 5), (7, 8, 9)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,9 @@ _APOSTROPHES = ("'", "’", "‘", "ʼ")
 
 Place = tuple[int, Token]
 """Position in the encoded prompt, and the token there."""
+
+Search = tuple[list[list[Token]], list[list[Place]]]
+"""For each text encoder, the tokens to look for and the places to look at."""
 
 
 @dataclass(frozen=True)
@@ -94,32 +97,34 @@ def read_phrase(clip: CLIP, phrase: str, node_name: str) -> PromptReading:
     UserError
     """
     reading = read_prompt(clip, phrase, node_name)
-    reading.require_all(node_name, f"the phrase {quoted(phrase)}", "the phrase and `text`")
+    _require_all(reading, phrase, node_name)
     return reading
 
 
-def _search(
-    clip: CLIP, phrase: str, reading: PromptReading, node_name: str
-) -> tuple[list[list[Token]], list[list[Place]]]:
-    """Return, for each text encoder, the tokens that a phrase is looked for by, and the places to look at."""
-    found = list(_wordings(clip, phrase, reading, node_name))
-    for words_only in (False, True):
-        lines = [_line(clip, encoder, words_only) for encoder in reading.encoders]
-        for wording in found if words_only else found[:2]:
-            tokens = [[token for _, token in _line(clip, encoder, words_only)] for encoder in wording.encoders]
-            if any(_occurrences(*each, set()) for each in zip(tokens, lines, strict=True)):
-                return tokens, lines
-    return [encoder.tokens for encoder in found[1].encoders], [list(encoder.content) for encoder in reading.encoders]
+def _require_all(reading: PromptReading, phrase: str, node_name: str) -> None:
+    reading.require_all(node_name, f"the phrase {quoted(phrase)}", "the phrase and `text`")
 
 
-def _wordings(clip: CLIP, phrase: str, reading: PromptReading, node_name: str) -> Iterator[PromptReading]:
-    """The phrase as written, with "embedding:" before the names in it, and its words alone with "embedding:"."""
+def _search(clip: CLIP, phrase: str, reading: PromptReading, node_name: str) -> Search:
+    """Say by which tokens a phrase is found, or was looked for in vain."""
+
+    def search(wording: PromptReading, words_only: bool) -> Search:
+        tokens = [[token for _, token in _line(clip, encoder, words_only)] for encoder in wording.encoders]
+        return tokens, [_line(clip, encoder, words_only) for encoder in reading.encoders]
+
+    def succeeds(found: Search) -> bool:
+        return any(_occurrences(tokens, line, set()) for tokens, line in zip(*found, strict=True))
+
+    written = read_phrase(clip, phrase, node_name)
+    if succeeds(found := search(written, False)):
+        return found
     names = {name.lower(): name for name in reading.names}
-    yield read_phrase(clip, phrase, node_name)
-    yield read_phrase(clip, _spell_out(phrase, names), node_name)
-    bare = read_prompt(clip, _spell_out(spoken(phrase), names), node_name)
-    if not bare.dropped:
-        yield bare
+    spelled, bare = (read_prompt(clip, _spell_out(text, names), node_name) for text in (phrase, spoken(phrase)))
+    for wording, words_only in ((spelled, False), (written, True), (spelled, True), (bare, True)):
+        if not wording.dropped and succeeds(found := search(wording, words_only)):
+            return found
+    _require_all(spelled, phrase, node_name)
+    return search(spelled, False)
 
 
 def _spell_out(phrase: str, names: dict[str, str]) -> str:
