@@ -119,8 +119,10 @@ def _search(clip: CLIP, phrase: str, reading: PromptReading, node_name: str) -> 
     if succeeds(found := search(written, False)):
         return found
     names = {name.lower(): name for name in reading.names}
-    spelled, bare = (read_prompt(clip, _spell_out(text, names), node_name) for text in (phrase, spoken(phrase)))
-    for wording, words_only in ((spelled, False), (written, True), (spelled, True), (bare, True)):
+    words = spoken(phrase)
+    texts = (_spell_out(phrase, names), _spell_out(words, names), words)
+    spelled, *bare = (read_prompt(clip, text, node_name) for text in texts)
+    for wording, words_only in ((spelled, False), *((each, True) for each in (written, spelled, *bare))):
         if not wording.dropped and succeeds(found := search(wording, words_only)):
             return found
     _require_all(spelled, phrase, node_name)
