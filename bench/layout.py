@@ -75,7 +75,7 @@ def load_detector(kind: str, threshold: float | None, folder: Path) -> Any:
 def collect(laboratory: Laboratory, options: argparse.Namespace, tier: dict[str, Any]) -> Any:
     """The data set of a tier, with the pictures that are there already."""
     from compinv_core.host.layout_collection import CollectionConfig, collect_layouts
-    from compinv_core.host.text_encoder import load_anchors
+    from compinv_core.host.text.encoder import load_anchors
 
     painting = {**PAINTING, "steps": tier["steps"]}
     config = CollectionConfig(

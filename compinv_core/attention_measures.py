@@ -12,15 +12,14 @@ import torch
 
 from .attention import BlockMaps
 from .attention_record import AttentionFrame, AttentionRecord
-from .errors import UserError
+from .errors import UserError, listed
 from .guidance import in_box_mass
-from .layout import Box, Layout, box_masks, fold_case
+from .layout import Box, Layout, box_masks
 from .report import Report
+from .words.phrases import same_text, same_words
 
 MEAN_OF_STEPS = -1
 """Stands for the mean over all recorded steps where a step is asked for."""
-
-_EMBEDDING = "embedding:"
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,8 +161,8 @@ def boxes_for(record: AttentionRecord, layout: Layout | None = None) -> tuple[Bo
     ----------
     record : AttentionRecord
     layout : Layout, optional
-        Takes the place of the boxes that the sampling was guided by; phrases are compared without letter case and
-        without "embedding:".
+        Takes the place of the boxes that the sampling was guided by; its phrases are those with the same text, else
+        those with the same words.
 
     Returns
     -------
@@ -176,11 +175,16 @@ def boxes_for(record: AttentionRecord, layout: Layout | None = None) -> tuple[Bo
     """
     if layout is None:
         return record.boxes
-    given = {_plain(phrase): box for phrase, box in zip(layout.phrases, layout.boxes, strict=True)}
-    boxes = tuple(given.get(_plain(phrase)) for phrase in record.phrases)
+    given = list(zip(layout.phrases, layout.boxes, strict=True))
+
+    def box_of(phrase: str) -> Box | None:
+        found = (box for same in (same_text, same_words) for other, box in given if same(phrase, other))
+        return next(found, None)
+
+    boxes = tuple(box_of(phrase) for phrase in record.phrases)
     if len(layout) and not any(boxes):
         raise UserError(
-            f"Show Attention: `layout` has boxes for {', '.join(layout.phrases)}, but {', '.join(record.phrases)} was "
+            f"Show Attention: `layout` has boxes for {listed(layout.phrases)}, but {listed(record.phrases)} was "
             "recorded; write the phrases of Record Attention and of the layout the same way."
         )
     return boxes
@@ -277,7 +281,3 @@ def attention_report(record: AttentionRecord, curves: AttentionCurves, boxes: Se
 def _number(value: torch.Tensor) -> Any:
     number = float(value)
     return round(number, 6) if math.isfinite(number) else None
-
-
-def _plain(phrase: str) -> str:
-    return " ".join(word.removeprefix(_EMBEDDING) for word in fold_case(phrase).split())

@@ -10,9 +10,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .detections import Detection, same_head, same_noun
-from .errors import UserError
-from .layout import Box, Layout, check_phrases, fold_case
+from .detections import Detection
+from .errors import UserError, listed, quoted
+from .layout import Box, Layout
+from .words.nouns import same_head, same_noun
+from .words.phrases import check_phrases, same_text, same_words
 
 logger = logging.getLogger("compinv")
 
@@ -23,10 +25,10 @@ _OVERSHOOT = 0.02
 def layout_from_bounding_boxes(bboxes: Any, phrases: Sequence[str], width: int, height: int) -> Layout:
     """Build a layout from the host's ``BOUNDING_BOX`` values.
 
-    Phrases find their box by label: the same words first, then the same noun (as `detections.match_labels` compares
-    them), then a label that ends the phrase or that the phrase ends ("cat" for "my-cat cat", "sports ball" for "a
-    ball"). Of several boxes with the label the highest score wins, each box serves one phrase, and labelled boxes that
-    no phrase asks for are ignored. The phrases that are left take the boxes without a label, in order.
+    Phrases find their box by label: the same text first, then the same words, then the same noun (as `words.nouns`
+    compares them), then a label that ends the phrase or that the phrase ends ("cat" for "my-cat cat", "sports ball" for
+    "a ball"). Of several boxes with the label the highest score wins, each box serves one phrase, and labelled boxes
+    that no phrase asks for are ignored. The phrases that are left take the boxes without a label, in order.
 
     Parameters
     ----------
@@ -203,14 +205,14 @@ def _fractions(box: Mapping[str, Any], number: int, width: int, height: int) -> 
 def _label(box: Mapping[str, Any]) -> str:
     metadata = box.get("metadata")
     label = box.get("label") or (metadata.get("label") if isinstance(metadata, Mapping) else None)
-    return fold_case(str(label)) if label else ""
+    return str(label).strip() if label else ""
 
 
 def _pair(phrases: Sequence[str], labels: Sequence[str], scores: Sequence[float]) -> list[int]:
     """Index of each phrase's box."""
     best_first = sorted((index for index, label in enumerate(labels) if label), key=lambda index: -scores[index])
     chosen: dict[str, int] = {}
-    for matches in (_same_words, same_noun, same_head):
+    for matches in (same_text, same_words, same_noun, same_head):
         for phrase in phrases:
             free = (index for index in best_first if index not in chosen.values() and matches(phrase, labels[index]))
             if phrase not in chosen and (index := next(free, None)) is not None:
@@ -219,21 +221,17 @@ def _pair(phrases: Sequence[str], labels: Sequence[str], scores: Sequence[float]
     unlabelled = [index for index, label in enumerate(labels) if not label]
     if left and not unlabelled:
         raise UserError(
-            f'The phrase "{left[0]}" has no box: the labels in `bboxes` are {", ".join(sorted(set(labels)))}; '
+            f"The phrase {quoted(left[0])} has no box: the labels in `bboxes` are {listed(sorted(set(labels)), True)}; "
             "change the phrase or add a box with its label."
         )
     if len(left) != len(unlabelled):
-        named = f" ({', '.join(left)})" if left else ""
+        named = f" ({listed(left)})" if left else ""
         raise UserError(
             f"Layout From Boxes got {_count(unlabelled, 'box', 'boxes')} without a label and {_count(left, 'phrase')} "
             f"that no label names{named}; label every box, or make these two numbers equal."
         )
     chosen |= dict(zip(left, unlabelled, strict=True))
     return [chosen[phrase] for phrase in phrases]
-
-
-def _same_words(phrase: str, label: str) -> bool:
-    return fold_case(phrase) == label
 
 
 def _count(items: Sequence[Any], singular: str, plural: str | None = None) -> str:

@@ -53,7 +53,7 @@ class Laboratory:
 
     @cached_property
     def anchors(self) -> Any:
-        from compinv_core.host.text_encoder import load_anchors
+        from compinv_core.host.text.encoder import load_anchors
 
         return load_anchors(self.clip, ANCHOR_WORDS)
 

@@ -6,8 +6,8 @@ from comfy_api.latest import io
 
 from ..compinv_core.host.family import Family
 from ..compinv_core.host.folders import anchor_list_path, anchor_lists
-from ..compinv_core.host.text_encoder import load_anchors
-from ..compinv_core.vocabulary import COCO80, coco80, merge_words, read_words, split_words
+from ..compinv_core.host.text.encoder import load_anchors
+from ..compinv_core.words.nouns import COCO80, coco80, merge_words, read_words, split_words
 from .sockets import Anchors
 
 _CATEGORY = "compositional inversion"

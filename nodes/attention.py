@@ -9,8 +9,8 @@ from ..compinv_core.attention_plots import draw_curves, draw_heatmaps
 from ..compinv_core.guidance import BLOCK_CHOICES
 from ..compinv_core.host.folders import report_folder
 from ..compinv_core.host.recording import NODE_NAME, record_attention
-from ..compinv_core.layout import parse_phrases
 from ..compinv_core.report import write_report
+from ..compinv_core.words.phrases import parse_phrases
 from . import sockets
 
 _CATEGORY = "compositional inversion"

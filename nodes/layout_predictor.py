@@ -14,13 +14,13 @@ from ..compinv_core.host.predictor_choice import (
     predictor_names,
 )
 from ..compinv_core.host.progress import TrainingProgress, stop_if_asked
-from ..compinv_core.layout import parse_phrases
 from ..compinv_core.layout_drawing import draw_layout
 from ..compinv_core.layout_predictor import FEATURES, SIDE_BY_SIDE
 from ..compinv_core.layout_predictor_file import write_predictor
 from ..compinv_core.layout_report import layout_report, summary_text
 from ..compinv_core.layout_training import LayoutTrainingConfig
 from ..compinv_core.report import write_report
+from ..compinv_core.words.phrases import parse_phrases
 from . import sockets
 
 _CATEGORY = "compositional inversion"

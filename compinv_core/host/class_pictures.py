@@ -22,7 +22,7 @@ from ..learning.settings import InversionConfig
 from ..photos import stack_photos
 from ..training.events import Sink, Work
 from .family import Family
-from .text_encoder import encode_tokens, sentence_tokens
+from .text.sentences import read_sentence
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -193,10 +193,10 @@ def _paint(
 
 
 def _encoded(clip: CLIP, text: str) -> list:
-    """Return the conditioning of the very words: the training reads no weights or embeddings in a prompt either."""
+    """Return the conditioning as the training has it, of the first chunk alone."""
     comfy.model_management.load_models_gpu([clip.patcher])
     with torch.inference_mode():
-        return [[encode_tokens(clip, sentence_tokens(clip, text, "class_prompt")).cpu(), {}]]
+        return [[read_sentence(clip, text, "class_prompt").encode(clip).cpu(), {}]]
 
 
 def _read(path: Path | None, wanted: ClassPictures) -> np.ndarray | None:

@@ -17,14 +17,9 @@ from ..learning.concept import Concept, check_distinct_names
 from ..learning.settings import InversionConfig
 from ..photos import stack_masks, stack_photos
 from ..recoding import AnchorRecoder
-from .text_encoder import (
-    NearestToken,
-    TemplateEncoder,
-    check_known_word,
-    load_anchors,
-    token_embeddings,
-    word_token_ids,
-)
+from .text.encoder import load_anchors, token_embeddings, word_token_ids
+from .text.sentences import TemplateEncoder
+from .text.vocabulary import NearestToken, check_known_word
 
 if TYPE_CHECKING:
     from comfy.sd import CLIP

@@ -34,7 +34,8 @@ from .family import Family
 from .fingerprints import earlier_fingerprint, model_fingerprint
 from .memory import check_memory
 from .progress import PreviewSampler, progress_bar, stop_if_asked, with_previews
-from .text_encoder import TemplateEncoder, encode_tokens, sentence_tokens, text_encoder_gradients
+from .text.encoder import text_encoder_gradients
+from .text.sentences import TemplateEncoder, read_sentence
 from .trained_weights import TrainedWeights
 from .training_inputs import check_autoencoder, encode_photos
 from .training_session import DiffusionSession, check_trainable, training_session
@@ -106,8 +107,8 @@ class InversionRun:
         self._dictionaries = [dictionary(clip, config, concept.superclass, anchors) for concept in self._concepts]
         self._run_dir = run_dir
         self._class_sources = class_sources(self._family, config, self._concepts)
-        self._class_tokens = [sentence_tokens(clip, prompt, "class_prompt")
-                              for prompt in class_prompts(config, self._concepts)]  # fmt: skip
+        prompts = class_prompts(config, self._concepts)
+        self._class_sentences = [read_sentence(clip, prompt, "class_prompt") for prompt in prompts]
         self._store, done = None, None
         if run_dir is not None:
             self._models, self._earlier = model_fingerprint(model, clip, vae), earlier_fingerprint(model, clip, vae)
@@ -177,7 +178,7 @@ class InversionRun:
             pictures = None
             if classes:
                 with torch.no_grad():
-                    context = encode_tokens(clip, self._class_tokens[index]).to(session.device)
+                    context = self._class_sentences[index].encode(clip).to(session.device)
                 pictures = ClassData(classes[index].to(session.device), context)
             token = learned_token(self._clip, self._config, concept, self._dictionaries[index], session.device)
             data = InversionData(latents.to(session.device), None if masks is None else masks.to(session.device))

@@ -18,10 +18,10 @@ from ..anchors import Anchors
 from ..atomic_file import replacing
 from ..detections import Detection, Detector, require_labels
 from ..errors import UserError
-from ..layout import fold_case
 from ..layout_dataset import ANNOTATIONS_FILE, LayoutDataset
 from ..layout_plan import PlannedImage, batches, choose_pairs, plan_images
 from ..layout_store import LayoutStore
+from ..words.phrases import fold_case
 from .collection_config import PIXELS_PER_CELL, CollectionConfig
 from .family import Family
 from .fingerprints import model_fingerprint

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,25 +10,25 @@ import torch
 from .. import __version__, logger
 from ..anchors import Anchors
 from ..box_geometry import side_by_side
-from ..detections import match_labels
-from ..errors import UserError
-from ..layout import Layout, check_phrases
+from ..errors import UserError, quoted
+from ..layout import Layout
 from ..layout_dataset import LayoutDataset, Pair
 from ..layout_predictor import AnyPredictor, LayoutPredictor, SideBySide, nearest_noun, predict_boxes, require_width
 from ..layout_training import LayoutTrainingConfig, LayoutTrainingResult, train_layout
+from ..words.nouns import match_labels
+from ..words.phrases import check_phrases, spoken
 from .family import Family
 from .fingerprints import is_text_encoder, text_encoder_fingerprint
 from .progress import stop_if_asked, with_progress
-from .prompt_spans import content_tokens, find_spans, require_embeddings
-from .text_encoder import load_anchors, token_embeddings
+from .text.encoder import load_anchors, token_embeddings
+from .text.reading import PromptReading, read_prompt
+from .text.spans import find_spans, read_phrase
 
 if TYPE_CHECKING:
     from comfy.sd import CLIP
 
 PREDICT_NODE = "Predict Layout"
 TRAIN_NODE = "Train Layout Predictor"
-
-_EMBEDDING = re.compile(r"(?:^|(?<=\s))embedding:\S+")
 
 
 def pair_features(clip: CLIP, nouns: Pair, features: str, template: str, node_name: str = TRAIN_NODE) -> torch.Tensor:
@@ -164,8 +163,7 @@ def predict_layout(
             f"{PREDICT_NODE}: there is {given}, but a layout is about two or more things; write one phrase per line "
             "in `phrases`, or draw the box with Create Bounding Boxes."
         )
-    for phrase in phrases:
-        require_embeddings(clip, phrase, PREDICT_NODE)
+    readings = [read_phrase(clip, phrase, PREDICT_NODE) for phrase in phrases]
     if isinstance(predictor, SideBySide):
         return Layout(tuple(phrases), side_by_side(len(phrases)), width, height), {}
     require_width(predictor, token_embeddings(clip, [0]).shape[1], PREDICT_NODE)
@@ -176,7 +174,7 @@ def predict_layout(
             predictor.name,
         )
     vocabulary = load_anchors(clip, predictor.vocabulary)
-    nouns = [phrase_noun(clip, phrase, vocabulary) for phrase in phrases]
+    nouns = [phrase_noun(clip, reading, vocabulary) for reading in readings]
 
     def features(i: int, j: int) -> tuple[torch.Tensor, torch.Tensor]:
         stop_if_asked(i)
@@ -188,24 +186,14 @@ def predict_layout(
     return Layout(tuple(phrases), boxes, width, height), dict(zip(phrases, nouns, strict=True))
 
 
-def phrase_noun(clip: CLIP, phrase: str, vocabulary: Anchors) -> str:
+def phrase_noun(clip: CLIP, phrase: PromptReading, vocabulary: Anchors) -> str:
     """Return the noun of a vocabulary that stands for a phrase.
 
     The noun that the phrase's words end with ("cat" for "embedding:my-cat cat" and "a red cat"), else the first noun
     among its words, else the one nearest in embedding space: to the words beside a learned word, which are its class,
     or to the learned word itself.
-
-    Parameters
-    ----------
-    clip : CLIP
-    phrase : str
-    vocabulary : Anchors
-
-    Returns
-    -------
-    str
     """
-    words = _EMBEDDING.sub(" ", phrase).split()
+    words = spoken(phrase.words).split()
     for start in range(len(words)):
         if found := _known(words[start:], vocabulary):
             return found
@@ -214,9 +202,9 @@ def phrase_noun(clip: CLIP, phrase: str, vocabulary: Anchors) -> str:
             if found := _known(words[start:stop], vocabulary):
                 return found
     # The last word of ordinary text is what it is about.
-    vector = _mean_vector(clip, words[-1] if words else phrase)
+    vector = _mean_vector(clip, read_prompt(clip, words[-1], PREDICT_NODE) if words else phrase)
     noun, cosine = nearest_noun(vector, vocabulary.words, vocabulary.vectors)
-    logger.info('%s: "%s" is taken for "%s" (cosine %.2f).', PREDICT_NODE, phrase, noun, cosine)
+    logger.info('%s: %s is taken for "%s" (cosine %.2f).', PREDICT_NODE, quoted(phrase.text), noun, cosine)
     return noun
 
 
@@ -252,11 +240,11 @@ def _pair_of(clip: CLIP, predictor: LayoutPredictor, first: str, second: str) ->
     return torch.stack([row, row])
 
 
-def _mean_vector(clip: CLIP, text: str) -> torch.Tensor:
+def _mean_vector(clip: CLIP, text: PromptReading) -> torch.Tensor:
     """Return the mean input embedding of a text's tokens, learned vectors among them, (D,)."""
-    tokens = [token for _, token in content_tokens(clip, text)]
+    tokens = text.encoders[0].tokens
     if not tokens:
-        raise UserError(f'{PREDICT_NODE}: the phrase "{text}" has no word; write one in `phrases`.')
+        raise UserError(f"{PREDICT_NODE}: the phrase {quoted(text.text)} has no word; write one in `phrases`.")
     with torch.inference_mode(False):
         vectors = [
             token.detach().float().cpu().clone()

@@ -17,13 +17,14 @@ import torch
 from ..attention import BlockMaps, reduce_block
 from ..attention_record import AttentionRecord, AttentionRecording
 from ..errors import UserError
-from ..layout import Box, check_phrases
+from ..layout import Box
+from ..words.phrases import check_phrases
 from .attention_objective import REGIONS_KEY
 from .capture import AttentionTap, TapTarget, with_attention_patch
 from .conditional_pass import ConditionalPass, positive_conditions
 from .family import BlockId, Family
-from .prompt_spans import find_spans
 from .sampler_hook import SamplerStart, set_hooks
+from .text.spans import find_spans
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher

@@ -22,8 +22,8 @@ from ..layout import Layout
 from .attention_objective import REGIONS_KEY, AttentionObjective, Region
 from .computing import resident
 from .family import BlockId, Family
-from .prompt_spans import find_spans
 from .sampler_hook import SamplerStart, UpdateObserver, set_hooks
+from .text.spans import find_spans
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher

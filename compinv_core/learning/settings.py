@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from ..anchors import REDUCTIONS
 from ..basics.settings import check_settings, setting
-from ..prompts import TEMPLATES, split_template
 from ..recoding import RecoderSettings
 from ..sparse_coding import CODERS
 from ..training_loop import LoopSettings
+from ..words.sentences import TEMPLATES, split_template
 from .methods import TEXTUAL_INVERSION, Method
 
 PRESETS = ("paper", "official_2024")

@@ -22,7 +22,7 @@ PIXELS = layouts.PixelDetector()
 def collect(folder: Path, detector: Any = PIXELS, words: tuple[str, ...] = layouts.NOUNS, **options: Any) -> Any:
     model, clip, vae = host.load("tiny")
     from compinv_core.host.layout_collection import CollectionConfig, collect_layouts
-    from compinv_core.host.text_encoder import load_anchors
+    from compinv_core.host.text.encoder import load_anchors
 
     hooks = {name: options.pop(name) for name in ("on_batch",) if name in options}
     config = CollectionConfig(**layouts.collection(**options))

@@ -115,7 +115,7 @@ def test_three_concepts_get_three_boxes_apart(predictor: LayoutPredictor, clip: 
 
 
 def test_phrases_are_taken_for_nouns(predictor: LayoutPredictor, clip: Any, caplog: pytest.LogCaptureFixture) -> None:
-    from compinv_core.host.text_encoder import load_anchors
+    from compinv_core.host.text.encoder import load_anchors
 
     boat = load_anchors(clip, ["boat"]).vectors
     noise = torch.randn(1, 768, generator=torch.Generator().manual_seed(0)) * boat.norm() / 768**0.5
@@ -133,7 +133,7 @@ def test_phrases_are_taken_for_nouns(predictor: LayoutPredictor, clip: Any, capl
 
 
 def test_unknown_words_take_the_nearest_noun(predictor: LayoutPredictor, clip: Any) -> None:
-    from compinv_core.host.text_encoder import load_anchors
+    from compinv_core.host.text.encoder import load_anchors
 
     known = load_anchors(clip, predictor.vocabulary)
     kitten = load_anchors(clip, ["kitten"]).vectors
@@ -142,6 +142,29 @@ def test_unknown_words_take_the_nearest_noun(predictor: LayoutPredictor, clip: A
     for phrase in ("a sleepy kitten", "embedding:layout-boat kitten"):
         _, nouns = predict(predictor, clip, phrase, other)
         assert nouns == {phrase: nearest, other: other}
+
+
+@pytest.mark.parametrize(
+    "phrase",
+    [
+        "a cat,", "a cat.", '"a cat"', "“a cat”", "(a cat:1.2)", "((a cat))", "a (big:1.3) cat!", "a cat, sitting",
+        "a cat’s", "the cat's toy", "embedding:layout-boat cat,", "(embedding:layout-boat:1.2) cat", "cats; sleeping",
+    ],
+)  # fmt: skip
+def test_punctuation_beside_a_noun_does_not_count(predictor: LayoutPredictor, clip: Any, phrase: str) -> None:
+    write_embedding("layout-boat", torch.ones(2, 768))
+    layout, nouns = predict(predictor, clip, phrase, "a boat")
+    assert nouns[phrase] == "cat" and layout.boxes == predict(predictor, clip, "a cat", "a boat")[0].boxes
+
+
+@pytest.mark.parametrize("name", ["layout (old)", "layout,old", "layout:old"])
+def test_every_name_of_an_embedding_may_stand_in_a_phrase(predictor: LayoutPredictor, clip: Any, name: str) -> None:
+    from compinv_core.host.text.encoder import load_anchors
+
+    name = name.replace(" ", "")
+    write_embedding(name, load_anchors(clip, ["boat"]).vectors)
+    written = "embedding:" + name.replace("(", r"\(").replace(")", r"\)")
+    assert list(predict(predictor, clip, written, f"{written} cat")[1].values()) == ["boat", "cat"]
 
 
 def test_two_phrases_of_one_noun_get_two_boxes(predictor: LayoutPredictor, clip: Any) -> None:
@@ -163,12 +186,17 @@ def test_side_by_side_needs_no_vocabulary(clip: Any) -> None:
         (("a cat",), 'only the phrase "a cat"'),
         (("a cat", "A  cat"), "given twice"),
         (("a cat", "embedding:nowhere boat"), 'needs the embedding "nowhere"'),
+        (("a cat", "embedding:nowhere:1.2 boat"), 'needs the embedding "nowhere:1.2".*write a weight in brackets'),
+        (("a cat", "embedding:too-wide"), 'needs the embedding "too-wide", but it is 1024 wide'),
+        (("a cat", "embedding:not-finite boat"), 'needs the embedding "not-finite", but its file holds NaN'),
     ],
 )
 @pytest.mark.parametrize("kind", ["trained", "side by side"])
 def test_bad_phrases_get_a_sentence(
     predictor: LayoutPredictor, clip: Any, kind: str, phrases: tuple[str, ...], part: str
 ) -> None:
+    write_embedding("too-wide", torch.ones(1, 1024))
+    write_embedding("not-finite", torch.full((1, 768), torch.nan))
     with pytest.raises(UserError, match=part) as caught:
         predict(predictor if kind == "trained" else SideBySide(), clip, *phrases)
     assert str(caught.value).endswith(".") and ". " not in str(caught.value)

@@ -16,7 +16,7 @@ def find():
         values = torch.randn(vectors, 768, generator=torch.Generator().manual_seed(vectors)) * 0.0137
         save_file({name: values}, str(base / "models" / "embeddings" / f"{name}.safetensors"))
     _, clip, _ = host.load("tiny")
-    from compinv_core.host.prompt_spans import find_spans
+    from compinv_core.host.text.spans import find_spans
 
     def tokens(prompt: str, *phrases: str) -> list[tuple[int, ...]]:
         return [span.tokens for span in find_spans(clip, prompt, phrases, "Test Node")]

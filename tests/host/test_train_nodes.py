@@ -95,7 +95,7 @@ BAD_WIDGETS = [
     ({"name": "../evil"}, "name is '../evil'"),
     ({"name": "a/b"}, "name is 'a/b'"),
     ({"superclass": ""}, "superclass is empty"),
-    ({"init_word": "qwzxv"}, "init_word: 'qwzxv' is not a word"),
+    ({"init_word": "qwzxv"}, 'init_word: "qwzxv" is not a word'),
     ({"preview_every": 1, "preview_prompt": "a cat"}, "exactly once"),
 ]
 

@@ -26,7 +26,8 @@ def uninterrupted(loaded: Loaded) -> Any:
 
 def test_encoding_is_the_same_with_and_without_gradients(loaded: Loaded) -> None:
     from compinv_core.host.concepts import initial_vectors
-    from compinv_core.host.text_encoder import TemplateEncoder, text_encoder_gradients
+    from compinv_core.host.text.encoder import text_encoder_gradients
+    from compinv_core.host.text.sentences import TemplateEncoder
     from compinv_core.host.training_session import training_session
 
     model, clip, _ = loaded
@@ -157,7 +158,7 @@ def test_no_preview_moves_the_networks_in_training(
 
 
 def test_anchors_enter_the_loss_and_the_metadata(loaded: Loaded, uninterrupted: Any) -> None:
-    from compinv_core.host.text_encoder import load_anchors
+    from compinv_core.host.text.encoder import load_anchors
 
     anchors = load_anchors(loaded[1], ["dog", "bird", "teddy bear"])
     result = train(loaded, short_config(steps=4, recode_every=2), anchors=anchors)
@@ -171,7 +172,7 @@ def test_anchors_enter_the_loss_and_the_metadata(loaded: Loaded, uninterrupted: 
 
 
 def test_full_anchor_weight_keeps_a_token_on_its_superclass(loaded: Loaded) -> None:
-    from compinv_core.host.text_encoder import load_anchors
+    from compinv_core.host.text.encoder import load_anchors
 
     anchors = load_anchors(loaded[1], ["dog", "bird"])
     result = train(loaded, short_config(steps=3, anchor_weight=1.0), anchors=anchors)

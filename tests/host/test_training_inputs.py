@@ -46,9 +46,9 @@ def bad_images(change: Callable[[torch.Tensor], Any]) -> dict[str, Any]:
 
 
 BAD_INPUTS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
-    ({"init_word": "qwzxv"}, {}, "init_word: 'qwzxv' is not a word"),
-    ({"superclass": "blarghfnx"}, {}, "superclass: 'blarghfnx' is not a word"),
-    ({"superclass": "!!!"}, {}, "superclass: '!!!' is not a word"),
+    ({"init_word": "qwzxv"}, {}, 'init_word: "qwzxv" is not a word'),
+    ({"superclass": "blarghfnx"}, {}, 'superclass: "blarghfnx" is not a word'),
+    ({"superclass": "!!!"}, {}, 'superclass: "!!!" is not a word'),
     ({}, bad_images(lambda x: x[:0]), "images is empty"),
     ({}, bad_images(lambda x: [x, x[:, :, :56]]), "different sizes"),
     ({}, bad_images(lambda x: x * float("nan")), "NaN"),
@@ -97,9 +97,19 @@ def test_a_stranger_embedding_of_the_same_name_is_refused_first(loaded: Loaded, 
         )
 
 
-@pytest.mark.parametrize("word", ["surfboard", "fire hydrant", "teddy bear", "labradoodle", "tv", "T-shirt"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "surfboard", "fire hydrant", "teddy bear", "labradoodle", "tv", "T-shirt",
+        "café", "cafe\u0301", "Pokémon", "jalapeño", "piñata", "crème brûlée", "smörgåsbord",
+        "shiba inu", "axolotl", "didgeridoo", "quokka", "okapi", "tuatara", "djembe", "pterodactyl", "rhododendron",
+        "oryx", "tchotchke", "xoloitzcuintli", "3d printer", "mp3 player", "boeing 747", "jack-o'-lantern",
+        "child’s toy",
+    ],
+)  # fmt: skip
 def test_ordinary_words_are_known(loaded: Loaded, word: str) -> None:
-    from compinv_core.host.text_encoder import check_known_word, load_anchors, token_embeddings, word_token_ids
+    from compinv_core.host.text.encoder import load_anchors, token_embeddings, word_token_ids
+    from compinv_core.host.text.vocabulary import check_known_word
 
     _, clip, _ = loaded
     check_known_word(clip, word, "superclass")
@@ -109,9 +119,41 @@ def test_ordinary_words_are_known(loaded: Loaded, word: str) -> None:
     assert torch.allclose(anchors.vectors[0], token_embeddings(clip, ids).mean(0))
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        "qwzxv", "blarghfnx", "xqzt", "zxcvbn", "hjkl", "sdfghj", "dfghdfgh", "mnbvcx", "qweasd", "xjkzzz", "wqiqzhg",
+        "kghaxidwh", "plokij", "oiwejf", "cat qwzxv", "q1w2e3r4", "3", "3 4", "!!!", "cat,", "(cat)", "embedding:cat",
+        "", "cat\nxqzt", "кот", "猫", "ネコ", "\x00", "🐱",
+    ],
+)  # fmt: skip
+def test_what_is_no_word_is_refused_in_legible_letters(loaded: Loaded, word: str) -> None:
+    from compinv_core.errors import UserError
+    from compinv_core.host.text.vocabulary import check_known_word
+
+    with pytest.raises(UserError, match="^superclass: .* is not a word that the text encoder knows") as caught:
+        check_known_word(loaded[1], word, "superclass")
+    message = str(caught.value)
+    # Only the letters of the word itself, or escapes of them, beside plain ones.
+    assert message.isprintable() and not [letter for letter in message if letter > "~" and letter not in word]
+
+
+def test_tokens_are_named_in_legible_letters(loaded: Loaded) -> None:
+    from compinv_core.host.text.encoder import token_embeddings, word_token_ids
+    from compinv_core.host.text.vocabulary import NearestToken, read_letters
+
+    nearest = NearestToken(loaded[1])
+    for word in ("cat", "café", "pokémon"):
+        (token,) = word_token_ids(loaded[1], word)
+        assert nearest(token_embeddings(loaded[1], [token])[0]) == (word, pytest.approx(1.0))
+    names = loaded[1].tokenizer.clip_l.inv_vocab
+    for word in ("кот", "猫", "smörgåsbord", "🐱"):
+        assert "".join(read_letters(names[i] for i in word_token_ids(loaded[1], word))) == word
+
+
 def test_start_of_several_vectors(loaded: Loaded) -> None:
     from compinv_core.host.concepts import initial_vectors
-    from compinv_core.host.text_encoder import token_embeddings, word_token_ids
+    from compinv_core.host.text.encoder import token_embeddings, word_token_ids
 
     _, clip, _ = loaded
     teddy, bear = token_embeddings(clip, word_token_ids(clip, "teddy bear"))
@@ -129,7 +171,7 @@ def test_saved_embedding_is_read_by_host_and_diffusers_and_encodes_as_in_trainin
 
     from compinv_core.embedding_file import write_concept
     from compinv_core.host.folders import embedding_path
-    from compinv_core.host.text_encoder import TemplateEncoder
+    from compinv_core.host.text.sentences import TemplateEncoder
     from compinv_core.learning.concept import Concept
 
     concept = Concept("my-cat", "cat", torch.randn(1, 768, generator=torch.Generator().manual_seed(0)))

@@ -121,7 +121,7 @@ def test_layouts_are_collected_with_a_trained_model_and_predicted_for_its_word(
 ) -> None:
     from compinv_core.host.layout_collection import CollectionConfig, collect_layouts
     from compinv_core.host.layout_prediction import predict_layout
-    from compinv_core.host.text_encoder import load_anchors
+    from compinv_core.host.text.encoder import load_anchors
     from compinv_core.layout_predictor import SideBySide
 
     _, clip, vae = loaded

@@ -30,7 +30,7 @@ def plain_picture(loaded: Loaded) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def anchors(loaded: Loaded) -> Any:
-    from compinv_core.host.text_encoder import load_anchors
+    from compinv_core.host.text.encoder import load_anchors
 
     return load_anchors(loaded[1], ["dog", "bird"])
 

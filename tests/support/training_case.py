@@ -137,7 +137,7 @@ def resampled(model: Any, prediction: str) -> Any:
 
 def anchored_run(loaded: Loaded, method: str, steps: int, save_every: int, **options: Any) -> Any:
     """Train with anchors that are coded anew every other step; Custom Diffusion learns two concepts at once."""
-    from compinv_core.host.text_encoder import load_anchors
+    from compinv_core.host.text.encoder import load_anchors
 
     anchors = load_anchors(loaded[1], ["dog", "bird", "teddy bear"])
     settings = {"steps": steps, "save_every": save_every, "recode_every": 2}

@@ -106,6 +106,10 @@ def test_a_layout_takes_the_place_of_the_recorded_boxes() -> None:
     assert boxes_for(unguided) == (None, None)
     assert boxes_for(unguided, Layout(("my-cat Cat", "a tree"), (LEFT, RIGHT), 64, 64)) == (LEFT, None)
     assert boxes_for(record(), Layout((), (), 64, 64)) == (None, None)
+    emphasised = Layout(("(a Ball:1.2),", "“my-cat cat”"), (LEFT, RIGHT), 64, 64)
+    assert boxes_for(unguided, emphasised) == (RIGHT, LEFT)
+    twice = Layout(("a cat,", "a cat"), (LEFT, RIGHT), 64, 64)
+    assert boxes_for(record((None, None), ("a cat", "a cat,")), twice) == (RIGHT, LEFT)
     with pytest.raises(
         UserError, match="`layout` has boxes for a tree, but embedding:my-cat cat, a ball was recorded;"
     ):

@@ -14,9 +14,9 @@ from compinv_core.inversion import Inversion, InversionData, Subject, reconstruc
 from compinv_core.learned_token import LearnedToken
 from compinv_core.learning.concept import Concept
 from compinv_core.learning.settings import InversionConfig
-from compinv_core.prompts import TEMPLATES, split_template, with_class
 from compinv_core.recoding import AnchorRecoder
 from compinv_core.training_loop import LoopSettings, train
+from compinv_core.words.sentences import TEMPLATES, split_template, with_class
 
 WIDTH = 6
 ANCHORS = Anchors(

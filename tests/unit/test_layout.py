@@ -9,7 +9,7 @@ import torch
 
 from compinv_core.bounding_boxes import layout_from_bounding_boxes, layout_to_bounding_boxes, with_descriptions
 from compinv_core.errors import UserError
-from compinv_core.layout import Layout, box_masks, crop_box, parse_phrases
+from compinv_core.layout import Layout, box_masks, crop_box
 
 
 def box(x: float, y: float, width: float, height: float, **extra: object) -> dict:
@@ -51,11 +51,6 @@ def test_no_mask_is_empty(corner: tuple[float, float]) -> None:
 def test_crop_expresses_a_box_in_the_part() -> None:
     assert crop_box((0.25, 0.5, 0.75, 1.0), (0.5, 0.0, 1.0, 1.0)) == (0.0, 0.5, 0.5, 1.0)
     assert crop_box((0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)) is None
-
-
-def test_phrases_are_lines() -> None:
-    assert parse_phrases("  embedding:my-cat   cat \n\n a ball\n") == ("embedding:my-cat cat", "a ball")
-    assert parse_phrases("\n \n") == ()
 
 
 @pytest.mark.parametrize(
@@ -117,6 +112,23 @@ def test_boxes_of_the_hosts_rt_detr_find_their_phrases() -> None:
 def test_labels_are_compared_as_those_of_detectors(label: str) -> None:
     layout = layout_from_bounding_boxes([box(0, 0, 10, 10, label=label)], ("a traffic light",), 100, 100)
     assert len(layout) == 1
+
+
+@pytest.mark.parametrize("shape", ["{},", "{}.", "{}!", '"{}"', "“{}”", "({})", "({}:1.2)", "{}’s"])
+def test_punctuation_beside_phrases_and_labels_does_not_count(shape: str) -> None:
+    frame = [box(0, 0, 10, 10, label="ball"), box(20, 0, 10, 10, label=shape.format("Cat"))]
+    for phrases in (("a cat", "a ball"), (shape.format("a cat"), shape.format("a ball"))):
+        assert [b[0] for b in layout_from_bounding_boxes([frame], phrases, 100, 100).boxes] == [0.2, 0.0]
+    learned = layout_from_bounding_boxes(
+        [box(0, 0, 9, 9, label="my-cat cat")], (shape.format("embedding:my-cat cat"),), 99, 99
+    )
+    assert len(learned) == 1
+
+
+def test_a_phrase_prefers_the_label_with_its_own_punctuation() -> None:
+    frame = [box(0, 0, 10, 10, label="a cat", score=0.9), box(20, 0, 10, 10, label="a cat,", score=0.1)]
+    layout = layout_from_bounding_boxes([frame], ("a cat,", "a cat"), 100, 100)
+    assert [b[0] for b in layout.boxes] == [0.2, 0.0]
 
 
 def test_of_two_phrases_with_one_noun_each_gets_a_box() -> None:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from .errors import UserError
+from ..errors import UserError, quoted
 
 OBJECT_TEMPLATES = (
     "a photo of {}",
@@ -51,41 +51,22 @@ TEMPLATES = {
 
 
 def with_class(template: str, superclass: str) -> str:
-    """Return the template with the concept's noun in the place of ``{class}``, if it has one.
-
-    Parameters
-    ----------
-    template, superclass : str
-
-    Returns
-    -------
-    str
-    """
+    """Return the template with the concept's noun in the place of ``{class}``, if it has one."""
     return template.replace("{class}", superclass)
 
 
 def split_template(template: str, input_name: str = "custom_templates") -> tuple[str, str]:
-    """Return the text before and after the place of the learned word.
-
-    Parameters
-    ----------
-    template : str
-        With exactly one ``{}``.
-    input_name : str
-        The input to be named in the sentence.
-
-    Returns
-    -------
-    tuple of (str, str)
+    """Return the text before and after the place ``{}`` of the learned word.
 
     Raises
     ------
     UserError
+        Naming the input, unless there is exactly one.
     """
     before, place, after = template.partition("{}")
     if not place or "{}" in after:
         raise UserError(
-            f"{input_name}: {template!r} must hold the place {{}} of the learned word exactly once; write it as in "
-            "'a photo of {}'."
+            f"{input_name}: {quoted(template)} must hold the place {{}} of the learned word exactly once; write it "
+            "as in 'a photo of {}'."
         )
     return before.strip(), after.strip()

@@ -1,0 +1,1 @@
+"""The prompt as the host reads and encodes it, and words as its text encoder knows them."""

@@ -1,0 +1,140 @@
+"""The host's tokenizer, listened to while it reads a text."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import comfy.sd1_clip
+import torch
+
+from ...errors import quoted
+from ..family import TextEncoder
+
+if TYPE_CHECKING:
+    from comfy.sd1_clip import SDTokenizer
+
+Token = int | torch.Tensor
+"""A token's id, or a learned vector (D,) in its place."""
+
+_FILE_ENDINGS = ("", ".safetensors", ".pt", ".bin")
+
+
+@dataclass(frozen=True)
+class DroppedWord:
+    """An embedding of the prompt that takes no effect there, or spoils it.
+
+    Parameters
+    ----------
+    name : str
+    reason, cure : str
+        The second half of a sentence, as in "but no file of that name …; train it".
+    """
+
+    name: str
+    reason: str
+    cure: str
+
+
+@dataclass
+class Listener:
+    """A copy of one of the host's tokenizers that notes what it reads.
+
+    Attributes
+    ----------
+    tokenizer : SDTokenizer
+        The copy.
+    name : str
+        The embedding that it read last.
+    chunks : list of list of (Token, weight, word id)
+        What it returned; word id 0 marks start, end and padding.
+    words : list of str or (name, Tensor (k, D))
+        Ordinary text, without emphasis, and the embeddings that it found; their word ids count from 1.
+    dropped : list of DroppedWord
+    """
+
+    encoder: TextEncoder
+    original: SDTokenizer
+    vectors: Mapping[str, torch.Tensor]
+    name: str = ""
+    chunks: list[list[tuple[Token, float, int]]] = field(default_factory=list)
+    words: list[str | tuple[str, torch.Tensor]] = field(default_factory=list)
+    dropped: list[DroppedWord] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.tokenizer: Any = copy.copy(self.original)
+        if self.vectors and self.tokenizer.embedding_directory is None:
+            self.tokenizer.embedding_directory = []
+        self._look_up = self.tokenizer._try_get_embedding
+        whole = self.tokenizer.tokenize_with_weights
+
+        def read_all(*args: Any, **kwargs: Any) -> Any:
+            self.chunks = whole(*args, **kwargs)
+            return self.chunks
+
+        self.tokenizer.tokenizer = self._read_words
+        self.tokenizer._try_get_embedding = self._read_embedding
+        self.tokenizer.tokenize_with_weights = read_all
+
+    def _read_words(self, text: str) -> Any:
+        self.words.append(text)
+        return self.original.tokenizer(text)
+
+    def _read_embedding(self, written: str) -> tuple[torch.Tensor | None, str, str]:
+        self.name, *rest = written.split(None, 1) or [""]
+        if self.name in self.vectors:
+            found = self.vectors[self.name]
+            self.words.append((self.name, found))
+            return found, self.name, "".join(rest)
+        found, name, rest = self._look_up(written)
+        # The host tries a name with the commas around it before it tries the name alone.
+        bare = name.strip(",")
+        self.name = bare if bare != name and _file_of(name, self.tokenizer) is None else name
+        if found is not None:
+            if found.dim() > 2 and found.shape[1:-1].numel() != 1:
+                raise ValueError(f"its tensor has the shape {tuple(found.shape)}")
+            self.words.append((self.name, found.reshape(-1, found.shape[-1])))
+        if fault := _fault(self.name, found, self.encoder.width, self.tokenizer):
+            self.dropped.append(fault)
+        return found, name, rest
+
+
+def _fault(name: str, found: torch.Tensor | None, width: int, tokenizer: SDTokenizer) -> DroppedWord | None:
+    """Say why an embedding takes no effect, or spoils the prompt; None where it is sound."""
+    if found is None:
+        path = _file_of(name, tokenizer)
+        if path is not None:
+            return DroppedWord(name, f"the host cannot read its file {quoted(path.name)}", "save it again")
+        cure = "train or copy it there"
+        if weight := re.fullmatch(r"(.+):(\d*\.?\d+)", name):
+            cure = f"write a weight in brackets, as in (embedding:{weight[1]}:{weight[2]})"
+        return DroppedWord(name, "no file of that name is in the embeddings folder", cure)
+    if not found.numel():
+        return DroppedWord(name, "its file holds no vector", "train it again")
+    if found.shape[-1] != width:
+        return DroppedWord(
+            name, f"it is {found.shape[-1]} wide and this text encoder {width}", "take one that was made for this model"
+        )
+    if not torch.isfinite(found.float()).all():
+        return DroppedWord(name, "its file holds NaN or infinity, which spoils the whole picture", "train it again")
+    return None
+
+
+def _file_of(name: str, tokenizer: SDTokenizer) -> Path | None:
+    """Return the file that the host looks for under an embedding's name."""
+    folders = tokenizer.embedding_directory
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        return None
+    for folder in comfy.sd1_clip.expand_directory_list([folders] if isinstance(folders, str) else folders):
+        for ending in _FILE_ENDINGS:
+            path = Path(folder, name + ending)
+            # A name may be too long for a file, or hold what no file's name can.
+            with suppress(OSError, ValueError):
+                if path.is_file():
+                    return path
+    return None

@@ -1,0 +1,134 @@
+"""Sentences of a training as the host would read them in a prompt, with learned vectors in the place of ``{}``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from ...errors import UserError, quoted
+from ...words.sentences import split_template, with_class
+from ..family import Family
+from .encoder import encode_chunk
+from .listening import Token
+from .reading import read_prompt
+
+if TYPE_CHECKING:
+    from comfy.sd import CLIP
+
+_PLACE = "{}"
+
+
+@dataclass(frozen=True, eq=False)
+class Sentence:
+    """A sentence that fits into one chunk of the text encoder.
+
+    Parameters
+    ----------
+    tokens : tuple of Token, length 77
+    weights : tuple of float, length 77
+    place : tuple of int
+        Positions of the learned vectors.
+    """
+
+    tokens: tuple[Token, ...]
+    weights: tuple[float, ...]
+    place: tuple[int, ...] = ()
+
+    def encode(self, clip: CLIP, vectors: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the conditioning (1, 77, D), float32, of the sentence with vectors (k, D) in their place."""
+        tokens = list(self.tokens)
+        for position, vector in zip(self.place, () if vectors is None else vectors, strict=True):
+            tokens[position] = vector
+        return encode_chunk(clip, tokens, self.weights)
+
+
+class TemplateEncoder:
+    """Encodes template sentences with vectors in the place of ``{}``, through the host's own text model.
+
+    The vectors stand in the token list as `embedding:` vectors do, so clip skip, LoRA on the text encoder and emphasis
+    act as in a prompt. To be used inside `encoder.text_encoder_gradients` when a gradient is wanted.
+
+    Parameters
+    ----------
+    clip : CLIP
+    templates : sequence of str
+    num_vectors : int
+    superclass : str
+        What stands for ``{class}`` in the templates.
+    input_name : str
+        The input to be named when a template is wrong.
+
+    Raises
+    ------
+    UserError
+        When a template does not fit into the 77 positions, or an embedding in it takes no effect.
+    """
+
+    def __init__(
+        self,
+        clip: CLIP,
+        templates: Sequence[str],
+        num_vectors: int,
+        superclass: str,
+        input_name: str = "custom_templates",
+    ) -> None:
+        self._clip = clip
+        (encoder,) = Family.of(input_name, clip=clip).text_encoders
+        place = {_PLACE: torch.zeros(num_vectors, encoder.width)}
+        self._sentences = []
+        for template in templates:
+            before, after = split_template(with_class(template, superclass), input_name)
+            sentence, surplus = _read(clip, f"{before} embedding:{_PLACE} {after}", input_name, template, place)
+            if surplus > 0:
+                raise UserError(
+                    f"{input_name}: {quoted(template)} with {num_vectors} vectors is {surplus} tokens too long for the "
+                    "text encoder; take a shorter sentence or lower num_vectors."
+                )
+            self._sentences.append(sentence)
+
+    def __call__(self, index: int, vectors: torch.Tensor) -> torch.Tensor:
+        """Return the conditioning of one sentence.
+
+        Parameters
+        ----------
+        index : int
+            Of the template.
+        vectors : Tensor (k, D), float32
+
+        Returns
+        -------
+        Tensor (1, 77, D), float32
+        """
+        return self._sentences[index].encode(self._clip, vectors)
+
+
+def read_sentence(clip: CLIP, text: str, input_name: str) -> Sentence:
+    """Read a sentence without a learned word.
+
+    Raises
+    ------
+    UserError
+        Naming the input, when the sentence does not fit into the 77 positions or an embedding in it takes no effect.
+    """
+    sentence, surplus = _read(clip, text, input_name, text, {})
+    if surplus > 0:
+        raise UserError(f"{input_name} is {surplus} tokens too long for the text encoder; shorten it.")
+    return sentence
+
+
+def _read(
+    clip: CLIP, text: str, input_name: str, shown: str, place: Mapping[str, torch.Tensor]
+) -> tuple[Sentence, int]:
+    """Return the first chunk of a text, and how many tokens are beyond it."""
+    reading = read_prompt(clip, text, input_name, place)
+    reading.require_all(input_name, f"the sentence {quoted(shown)}", "the sentence")
+    (encoded,) = reading.encoders
+    # Vectors of files were read in the host's inference mode, which a gradient does not pass.
+    with torch.inference_mode(False):
+        tokens = tuple(token.clone() if isinstance(token, torch.Tensor) else token for token in encoded.chunks[0])
+    positions = [position for e in encoded.embeddings if e.name in place for position in e.positions]
+    sentence = Sentence(tokens, encoded.weights[0], tuple(positions))
+    return sentence, len(encoded.content) + 2 - len(encoded.chunks[0])

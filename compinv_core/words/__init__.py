@@ -1,0 +1,1 @@
+"""Words without an encoder: nouns and the labels that mean them, phrases of a prompt, template sentences."""
