@@ -146,7 +146,7 @@ def ship(laboratory: Laboratory, predictor: Any) -> None:
     """Write a predictor for the text encoder that a person loads; the laboratory's lacks layers that do nothing."""
     import comfy.sd
 
-    from compinv_core.host.training_inputs import text_encoder_fingerprint
+    from compinv_core.host.fingerprints import text_encoder_fingerprint
     from compinv_core.layout_predictor_file import write_predictor
 
     checkpoint = laboratory.base / "models" / "checkpoints" / CHECKPOINT_NAME

@@ -97,8 +97,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def configuration(options: argparse.Namespace) -> Any:
     """Return the settings of the method, short and with one sentence."""
-    from compinv_core.inversion_config import InversionConfig
-    from compinv_core.tuning_config import CustomDiffusionConfig, DreamBoothConfig
+    from compinv_core.learning.settings import InversionConfig
+    from compinv_core.learning.tuning_settings import CustomDiffusionConfig, DreamBoothConfig
 
     kinds = {
         "textual_inversion": InversionConfig,
@@ -106,8 +106,8 @@ def configuration(options: argparse.Namespace) -> Any:
         "dreambooth": DreamBoothConfig,
     }
     return kinds[options.method](
-        "bench", SUPERCLASS, steps=options.steps + 1, batch_size=options.batch,
-        learning_rate=LEARNING_RATES[options.method], templates=(TEMPLATE,), seed=0,
+        steps=options.steps + 1, batch_size=options.batch, learning_rate=LEARNING_RATES[options.method],
+        templates=(TEMPLATE,), seed=0,
         **({} if options.method == "textual_inversion" else {"num_class_images": 1}),
     )  # fmt: skip
 
@@ -118,12 +118,20 @@ class PlainSide:
     def __init__(self, options: argparse.Namespace, checkpoint: Path) -> None:
         import torch
 
+        from compinv_core.host.family import SD1
         from support.diffusers_inversion import DiffusersInversion
 
         config = configuration(options)
+        trains = SD1.trained_weights[config.method.trains]
         self.batch, self.prior = options.batch, options.method != "textual_inversion"
         self.loop = DiffusersInversion(
-            options.kind, checkpoint, [TEMPLATE], SUPERCLASS, config.learning_rate, config.trains_weight, SUPERCLASS
+            options.kind,  # fmt: skip
+            checkpoint,
+            [TEMPLATE],
+            SUPERCLASS,
+            config.learning_rate,
+            SD1.trained_weights[config.method.trains],
+            SUPERCLASS,
         )
         self.generator = torch.Generator().manual_seed(0)
         self.latents = self.of_class = torch.zeros(1, 4, options.size // 8, options.size // 8)
@@ -163,24 +171,26 @@ def ours(
     """Train through the product's own entry, with a step of the other side after each of ours."""
     import comfy.sd
 
-    from compinv_core.host.training import train_concept
+    from compinv_core.host.learning.train import train_concepts
     from compinv_core.host.training_inputs import encode_photos
-    from compinv_core.host.tuning import train_custom_diffusion, train_dreambooth
+    from compinv_core.learning.concept import Concept
+    from compinv_core.training.events import Event, nobody
 
     model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(
         str(checkpoint), embedding_directory=[str(base / "models" / "embeddings")]
     )
     photo, of_class = pictures
     if plain is not None:
-        plain.latents, plain.of_class = (encode_photos(model, vae, pixels, None)[0] for pixels in pictures)
-    call: Any = {"custom_diffusion": train_custom_diffusion, "dreambooth": train_dreambooth}.get(options.method)
-    more = {"class_images": of_class}
-    if call is None:
-        call, more = train_concept, {}
+        plain.latents, plain.of_class = (encode_photos(model, vae, pixels, None, 8, nobody)[0] for pixels in pictures)
+    config = configuration(options)
+    given = (of_class,) if config.prior_weight else None
     last = [clocks()]
 
-    def on_step(step: int, parts: Any) -> None:
-        losses["ours"].append(float(parts["loss"]))
+    def on_event(event: Event) -> None:
+        # The first event of a work only says where it begins.
+        if event.work != "training" or event.seconds_left is None:
+            return
+        losses["ours"].append(event.losses["loss"])
         times["ours"].append(since(last[0]))
         if plain is not None:
             plain.step(times, losses)
@@ -188,7 +198,8 @@ def ours(
 
     with resident_memory() as memory:
         last[0] = clocks()
-        call(model, clip, vae, photo, configuration(options), on_step=on_step, **more)
+        concept = Concept("bench", SUPERCLASS, photos=(photo,), class_images=given)
+        train_concepts(model, clip, vae, config, [concept], on_event=on_event)
     return memory[0]
 
 

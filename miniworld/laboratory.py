@@ -5,15 +5,16 @@ Everything runs through the pack's own functions and the host's own sampler; onl
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
+
+from compinv_core.basics.tensor_file import write_tensors
 
 from .checkpoint import CHECKPOINT_NAME, assemble
 from .compact import leave_out_zeros, multiply_in_bfloat16, text_model_of
@@ -60,27 +61,14 @@ class Laboratory:
     def learn(self, instance: Instance, name: str, masked: bool = False, **settings: Any) -> str:
         """Learn an own thing unless an embedding of this name is there; returns the word for prompts.
 
-        ``settings`` are fields of ``InversionConfig``; anchor weight 0 is plain textual inversion.
+        ``settings`` are fields of ``InversionConfig`` and ``num_vectors``; anchor weight 0 is plain textual inversion.
         """
-        from compinv_core.host.training import train_concept
-        from compinv_core.inversion import InversionConfig
+        from compinv_core.learning.settings import InversionConfig
 
-        file = self.base / "models" / "embeddings" / f"{name}.safetensors"
-        if not file.exists():
-            pictures, masks = _photo_tensors(instance)
-            config = InversionConfig(name=name, superclass=instance.noun, templates=TEMPLATES, **settings)
-            with torch.inference_mode():
-                train_concept(
-                    self.model,
-                    self.clip,
-                    self.vae,
-                    pictures,
-                    config,
-                    anchors=self.anchors if config.anchor_weight else None,
-                    mask=masks if masked else None,
-                    run_dir=self.base / "output" / "compinv" / "runs" / name,
-                    embedding_path=file,
-                )
+        if not (self.base / "models" / "embeddings" / f"{name}.safetensors").exists():
+            vectors = settings.pop("num_vectors", 1)
+            config = InversionConfig(templates=TEMPLATES, **settings)
+            self._train(config, [_concept(instance, name, masked, num_vectors=vectors)], name)
         return f"embedding:{name}"
 
     def tune(
@@ -92,7 +80,7 @@ class Laboratory:
         onto: Any = None,
         **settings: Any,
     ) -> tuple[Any, tuple[str, ...]]:
-        """Learn own things by Custom Diffusion or DreamBooth, together where there are several, unless that is done.
+        """Learn own things by a method that trains the model, together where there are several, unless that is done.
 
         Parameters
         ----------
@@ -109,62 +97,40 @@ class Laboratory:
         words
             For prompts, one for each of ``instances``.
         """
-        from compinv_core.concept_images import ConceptImages
-        from compinv_core.host.tuning import train_custom_diffusion, train_dreambooth
-        from compinv_core.tuning_config import CustomDiffusionConfig, DreamBoothConfig
+        from compinv_core.learning.tuning_settings import CustomDiffusionConfig, DreamBoothConfig
 
-        train, make_config, kind = {
-            "Custom Diffusion": (train_custom_diffusion, CustomDiffusionConfig, "diff"),
-            "DreamBooth": (train_dreambooth, DreamBoothConfig, "set"),
-        }[method]
+        kind = {kind.method.name: kind for kind in (CustomDiffusionConfig, DreamBoothConfig)}[method]
         names = [f"{name}-{instance.name}" for instance in instances]
         file = self.base / "models" / "diffusion_models" / f"{name}.safetensors"
         if not file.exists():
-            others, pictures = None, self.class_pictures(instances[0].noun)
-            for instance, its_name in zip(instances[1:], names[1:], strict=True):
-                images, masks = _photo_tensors(instance)
-                shown = (masks,) if masked else None
-                shown_class = (self.class_pictures(instance.noun),)
-                others = ConceptImages(
-                    (images,), its_name, instance.noun, masks=shown, previous=others, class_images=shown_class
-                )
-            config = make_config(
-                name=names[0],
-                superclass=instances[0].noun,
-                templates=TEMPLATES_WITH_CLASS,
-                num_class_images=len(pictures),
-                **settings,
-            )
-            images, masks = _photo_tensors(instances[0])
-            with torch.inference_mode():
-                result = train(
-                    self.model,
-                    self.clip,
-                    self.vae,
-                    images,
-                    config,
-                    anchors=self.anchors if config.anchor_weight else None,
-                    mask=masks if masked else None,
-                    more_concepts=others,
-                    class_images=pictures,
-                    run_dir=self.base / "output" / "compinv" / "runs" / name,
-                    embedding_folder=self.base / "models" / "embeddings",
-                )
+            concepts = [
+                _concept(instance, its_name, masked, class_images=(self.class_pictures(instance.noun),))
+                for instance, its_name in zip(instances, names, strict=True)
+            ]
+            count = len(concepts[0].class_images[0])
+            config = kind(templates=TEMPLATES_WITH_CLASS, num_class_images=count, **settings)
+            result = self._train(config, concepts, name)
             trained = {key: patches[-1][1][1][0].contiguous() for key, patches in result.model.patches.items()}
-            file.parent.mkdir(parents=True, exist_ok=True)
-            save_file(trained, file.with_suffix(".part"))
-            os.replace(file.with_suffix(".part"), file)
+            write_tensors(file, trained, {})
         model = (self.model if onto is None else onto).clone()
-        model.add_patches({key: (kind, (tensor,)) for key, tensor in load_file(file).items()})
+        patch = {"differences": "diff", "values": "set"}[kind.method.outcome]
+        model.add_patches({key: (patch, (tensor,)) for key, tensor in load_file(file).items()})
         return model, tuple(f"embedding:{its_name}" for its_name in names)
+
+    def _train(self, config: Any, concepts: list[Any], name: str) -> Any:
+        from compinv_core.host.learning.train import Places, train_concepts
+
+        models = (self.model, self.clip, self.vae)
+        places = Places(self.base / "output" / "compinv" / "runs" / name, self.base / "models" / "embeddings")
+        with torch.inference_mode():
+            return train_concepts(*models, config, concepts, self.anchors if config.anchor_weight else None, places)
 
     def class_pictures(self, noun: str, count: int = 100) -> Tensor:
         """Pictures (count, SIDE, SIDE, 3) in [0, 1] of a class for the prior loss, painted once."""
         file = self.base / "input" / f"class-{noun}-{count}.safetensors"
         if not file.exists():
             painted = [self.paint(f"a photo of a {noun}", 40_000 + first, 10) for first in range(0, count, 10)]
-            save_file({"pictures": torch.cat(painted).movedim(1, -1).contiguous()}, file.with_suffix(".part"))
-            os.replace(file.with_suffix(".part"), file)
+            write_tensors(file, {"pictures": torch.cat(painted).movedim(1, -1)}, {})
         return load_file(file)["pictures"]
 
     @torch.inference_mode()
@@ -223,7 +189,11 @@ class Laboratory:
         return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))
 
 
-def _photo_tensors(instance: Instance) -> tuple[Tensor, Tensor]:
-    """The photos (5, SIDE, SIDE, 3) in [0, 1] and their masks (5, SIDE, SIDE)."""
+def _concept(instance: Instance, name: str, masked: bool, **more: Any) -> Any:
+    """An own thing with its photos (5, SIDE, SIDE, 3) in [0, 1] and, if wanted, their masks (5, SIDE, SIDE)."""
+    from compinv_core.learning.concept import Concept
+
     pictures, masks = photos(instance)
-    return torch.from_numpy(pictures).float().div(255), torch.from_numpy(masks)
+    shown = (torch.from_numpy(masks),) if masked else None
+    images = (torch.from_numpy(pictures).float().div(255),)
+    return Concept(name, instance.noun, photos=images, masks=shown, **more)
