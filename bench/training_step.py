@@ -125,12 +125,12 @@ class PlainSide:
         trains = SD1.trained_weights[config.method.trains]
         self.batch, self.prior = options.batch, options.method != "textual_inversion"
         self.loop = DiffusersInversion(
-            options.kind,  # fmt: skip
+            options.kind,
             checkpoint,
             [TEMPLATE],
             SUPERCLASS,
             config.learning_rate,
-            SD1.trained_weights[config.method.trains],
+            trains,
             SUPERCLASS,
         )
         self.generator = torch.Generator().manual_seed(0)

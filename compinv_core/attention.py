@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .basics.content import ByContent
+
 HEAD_CHOICES = ("all", "second half")
 
 
@@ -27,8 +29,8 @@ class BlockAttention:
     width: int
 
 
-@dataclass(frozen=True)
-class BlockMaps:
+@dataclass(frozen=True, eq=False)
+class BlockMaps(ByContent):
     """One map per phrase at one resolution: the mean over a phrase's tokens, over heads, and over blocks.
 
     Parameters

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from .attention import BlockMaps
+from .basics.content import ByContent
 from .errors import UserError
 from .layout import Box
 
@@ -18,7 +19,7 @@ _BYTES_PER_VALUE = 4
 
 
 @dataclass(frozen=True, eq=False)
-class AttentionFrame:
+class AttentionFrame(ByContent):
     """The attention at one sampling step.
 
     Parameters
@@ -45,7 +46,7 @@ class AttentionFrame:
 
 
 @dataclass(frozen=True, eq=False)
-class AttentionRecord:
+class AttentionRecord(ByContent):
     """The attention of one sampling run.
 
     Parameters
@@ -89,7 +90,7 @@ class AttentionRecord:
 
 
 @dataclass(frozen=True, eq=False)
-class AttentionRecording:
+class AttentionRecording(ByContent):
     """What Record Attention hands on: empty at first, filled by every sampling run of the recorded model.
 
     Several runs are kept, since one graph may have two samplers on the model, and since the host may take a sampler's

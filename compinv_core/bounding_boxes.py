@@ -5,18 +5,16 @@ They come from a detector, a hand-drawn canvas, or a predicted layout.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from . import logger
 from .detections import Detection
 from .errors import UserError, listed, quoted
 from .layout import Box, Layout
 from .words.nouns import same_head, same_noun
 from .words.phrases import check_phrases, same_text, same_words
-
-logger = logging.getLogger("compinv")
 
 # Canvas nodes round position and size separately and detectors overshoot a little; more than this is a mistake.
 _OVERSHOOT = 0.02
@@ -150,19 +148,25 @@ def _pixels(detection: Detection, width: int, height: int) -> dict[str, Any]:
 
 def _score(box: Mapping[str, Any]) -> float:
     score = box.get("score")
-    try:
-        number = 1.0 if score is None else float(score)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise UserError(f"A box of `bboxes` has the score {score!r}; give it a number from 0 to 1, or none.")
+    number = 1.0 if score is None else _finite(score)
+    if number is None:
+        raise UserError(f"A box of `bboxes` has the score {quoted(score)}; give it a number from 0 to 1, or none.")
     return number
+
+
+def _finite(value: Any) -> float | None:
+    """The value as a finite number, or None where it is none."""
+    try:
+        number = float(value)
+    except (OverflowError, TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _first_frame(bboxes: Any) -> list[Mapping[str, Any]]:
     if isinstance(bboxes, Mapping):
         return [bboxes]
-    frames = list(bboxes or [])
+    frames = list(bboxes) if isinstance(bboxes, (list, tuple)) else [] if bboxes is None else [bboxes]
     if frames and isinstance(frames[0], (list, tuple)):
         if len(frames) > 1:
             logger.warning("Layout From Boxes: boxes of %d pictures given, those of the first are used.", len(frames))
@@ -176,18 +180,13 @@ def _first_frame(bboxes: Any) -> list[Mapping[str, Any]]:
 
 
 def _fractions(box: Mapping[str, Any], number: int, width: int, height: int) -> Box:
-    try:
-        x, y, w, h = (float(box[key]) for key in ("x", "y", "width", "height"))
-    except (KeyError, TypeError, ValueError):
+    values = [_finite(box.get(key)) for key in ("x", "y", "width", "height")]
+    if None in values:
         raise UserError(
-            f"Box {number} of `bboxes` lacks one of the numbers x, y, width and height in pixels; draw it again, or "
-            "check the node that made it."
-        ) from None
-    if not all(math.isfinite(value) for value in (x, y, w, h)):
-        raise UserError(
-            f"Box {number} of `bboxes` has a value that is not a finite number; draw it again, or check the node that "
-            "made it."
+            f"Box {number} of `bboxes` lacks one of the finite numbers x, y, width and height in pixels; draw it "
+            "again, or check the node that made it."
         )
+    x, y, w, h = (value for value in values if value is not None)
     if w <= 0 or h <= 0:
         raise UserError(f"Box {number} of `bboxes` is empty ({w:g}×{h:g} pixels); draw it larger or remove it.")
     x0, x1 = x / width, (x + w) / width

@@ -26,46 +26,19 @@ _MARGIN = 1e-3
 
 
 def centres_to_corners(boxes: torch.Tensor) -> torch.Tensor:
-    """Convert ``(cx, cy, w, h)`` to ``(x0, y0, x1, y1)``.
-
-    Parameters
-    ----------
-    boxes : Tensor (..., 4)
-
-    Returns
-    -------
-    Tensor (..., 4)
-    """
+    """Convert ``(cx, cy, w, h)`` to ``(x0, y0, x1, y1)``, (..., 4)."""
     centre, size = boxes[..., :2], boxes[..., 2:]
     return torch.cat([centre - size / 2, centre + size / 2], -1)
 
 
 def corners_to_centres(boxes: torch.Tensor) -> torch.Tensor:
-    """Convert ``(x0, y0, x1, y1)`` to ``(cx, cy, w, h)``.
-
-    Parameters
-    ----------
-    boxes : Tensor (..., 4)
-
-    Returns
-    -------
-    Tensor (..., 4)
-    """
+    """Convert ``(x0, y0, x1, y1)`` to ``(cx, cy, w, h)``, (..., 4)."""
     low, high = boxes[..., :2], boxes[..., 2:]
     return torch.cat([(low + high) / 2, high - low], -1)
 
 
 def mirrored(corners: torch.Tensor) -> torch.Tensor:
-    """Mirror boxes at the picture's vertical middle line.
-
-    Parameters
-    ----------
-    corners : Tensor (..., 4)
-
-    Returns
-    -------
-    Tensor (..., 4)
-    """
+    """Mirror boxes at the picture's vertical middle line."""
     x0, y0, x1, y1 = corners.unbind(-1)
     return torch.stack([1 - x1, y0, 1 - x0, y1], -1)
 
@@ -103,6 +76,7 @@ def generalized_iou(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     Tensor (...)
         In (-1, 1].
     """
+    # torchvision's form for corresponding boxes adds 1e-7 to its denominators: equal boxes would still lose 1e-7.
     smallest = torch.finfo(first.dtype).tiny
     overlap, union = _overlap_and_union(first, second)
     low = torch.minimum(first[..., :2], second[..., :2])
@@ -146,16 +120,7 @@ def side_by_side(count: int) -> tuple[Box, ...]:
 
 
 def inside_picture(corners: torch.Tensor) -> torch.Tensor:
-    """Clip boxes to the picture and give each side its least length, moving the box where an edge is in the way.
-
-    Parameters
-    ----------
-    corners : Tensor (N, 4)
-
-    Returns
-    -------
-    Tensor (N, 4)
-    """
+    """Clip boxes to the picture and give each side its least length, moving the box where an edge is in the way."""
     low, high = corners[:, :2].clamp(0, 1), corners[:, 2:].clamp(0, 1)
     middle = (low + high) / 2
     half = ((high - low) / 2).clamp(min=SMALLEST_SIDE / 2)

@@ -34,14 +34,23 @@ def _restored(sentence: str) -> UserError:
 
 def quoted(name: object) -> str:
     """Return a name, label or value of somebody else's in quotation marks: one line, legible, at most 80 letters."""
-    return f'"{_cut(_legible(str(name)), _LONGEST_NAME)}"'
+    return f'"{_shown(name)}"'
 
 
 def listed(names: Iterable[object], quotes: bool = False) -> str:
     """Return names joined by commas: the first eight, and how many more there are."""
-    words = [quoted(name) if quotes else _cut(_legible(str(name)), _LONGEST_NAME) for name in names]
+    words = [quoted(name) if quotes else _shown(name) for name in names]
     more = len(words) - _MOST_LISTED
     return ", ".join(words[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _shown(name: object) -> str:
+    try:
+        text = str(name)
+    except ValueError:
+        # Python does not write whole numbers of thousands of digits.
+        text = "a very long number"
+    return _cut(_legible(text), _LONGEST_NAME)
 
 
 def _legible(text: str) -> str:

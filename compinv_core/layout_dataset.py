@@ -6,13 +6,14 @@ image exists once the annotations name it. `layout_store` fills the folder.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from .basics.json_file import read_json_object
+from .errors import UserError, quoted
 from .layout import Box
 
 MANIFEST_FILE = "manifest.json"
@@ -81,35 +82,19 @@ class LayoutDataset:
 def read_dataset(folder: Path) -> LayoutDataset:
     """Read a data set, finished or not.
 
-    Parameters
-    ----------
-    folder : Path
-
-    Returns
-    -------
-    LayoutDataset
-
     Raises
     ------
     UserError
         When there is none in the folder, or it cannot be read.
     """
     if not (folder / MANIFEST_FILE).is_file() or not (folder / ANNOTATIONS_FILE).is_file():
-        raise UserError(f"There is no layout data set in {folder.name!r}; make one with Collect Layouts.")
+        raise UserError(f"There is no layout data set in {quoted(folder.name)}; make one with Collect Layouts.")
     settings = checked_settings(read_json(folder / MANIFEST_FILE), folder)
     return dataset_from(folder, settings, read_json(folder / ANNOTATIONS_FILE))
 
 
 def dataset_from(folder: Path, settings: Mapping[str, Any], content: Mapping[str, Any]) -> LayoutDataset:
-    """Put a data set together from the content of its files.
-
-    Parameters
-    ----------
-    folder : Path
-    settings : mapping
-        Of the manifest.
-    content : mapping
-        Of the annotations: COCO's ``images`` and ``annotations``.
+    """Put a data set together from the settings of its manifest and the content of its annotations.
 
     Returns
     -------
@@ -122,54 +107,46 @@ def dataset_from(folder: Path, settings: Mapping[str, Any], content: Mapping[str
         When they are not as `layout_store` writes them.
     """
     try:
-        return _assembled(folder, settings, content["images"], content["annotations"])
+        return _assembled(folder, settings, content)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise UserError(
-            f"The data set {folder.name!r} is damaged or not of this pack; move that folder away, or choose another "
-            "name for `dataset`."
+            f"The data set {quoted(folder.name)} is damaged or not of this pack; move that folder away, or choose "
+            "another name for `dataset`."
         ) from error
 
 
-def _assembled(
-    folder: Path, settings: Mapping[str, Any], images: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
-) -> LayoutDataset:
-    nouns = dict(enumerate(settings["vocabulary"], start=1))
-    by_image: dict[int, dict[str, Box]] = {image["id"]: {} for image in images}
-    sizes = {image["id"]: (image["width"], image["height"]) for image in images}
-    for row in rows:
-        (x, y, w, h), (width, height) = row["bbox"], sizes[row["image_id"]]
-        box = (x / width, y / height, (x + w) / width, (y + h) / height)
-        by_image[row["image_id"]][nouns[row["category_id"]]] = box
+def _assembled(folder: Path, settings: Mapping[str, Any], content: Mapping[str, Any]) -> LayoutDataset:
+    nouns = {number: _text(noun) for number, noun in enumerate(settings["vocabulary"], start=1)}
+    images = {_whole(image["id"]): image for image in content["images"]}
+    found: dict[int, dict[str, Box]] = {number: {} for number in images}
+    for row in content["annotations"]:
+        _whole(row["id"])
+        image = images[_whole(row["image_id"])]
+        x, y, w, h = (_number(value) for value in row["bbox"])
+        width, height = _whole(image["width"]), _whole(image["height"])
+        found[row["image_id"]][nouns[_whole(row["category_id"])]] = (
+            x / width, y / height, (x + w) / width, (y + h) / height,
+        )  # fmt: skip
+        _number(row["score"])
     annotations = []
-    for image in sorted(images, key=lambda image: image["id"]):
-        first, second = image["nouns"]
-        found = by_image[image["id"]]
-        if first in found and second in found:
-            annotations.append(PairLayout((first, second), (found[first], found[second])))
+    for number in sorted(images):
+        first, second = (_text(noun) for noun in images[number]["nouns"])
+        if first in found[number] and second in found[number]:
+            annotations.append(PairLayout((first, second), (found[number][first], found[number][second])))
     return LayoutDataset(
         folder,
-        settings["text_encoder"],
-        settings["detector"],
-        settings["template"],
-        tuple(settings["vocabulary"]),
-        tuple((pair[0], pair[1]) for pair in settings["pairs"]),
+        _text(settings["text_encoder"]),
+        _text(settings["detector"]),
+        _text(settings["template"]),
+        tuple(nouns.values()),
+        tuple((_text(first), _text(second)) for first, second in settings["pairs"]),
         tuple(annotations),
         len(images),
     )
 
 
 def checked_settings(manifest: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the settings in a manifest.
-
-    Parameters
-    ----------
-    manifest : mapping
-    folder : Path
-        For the sentence.
-
-    Returns
-    -------
-    dict
+    """Return the settings in a manifest; the folder is for the sentence.
 
     Raises
     ------
@@ -185,26 +162,33 @@ def checked_settings(manifest: Mapping[str, Any], folder: Path) -> dict[str, Any
 def read_json(path: Path) -> dict[str, Any]:
     """Read one of a data set's files.
 
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    dict
-
     Raises
     ------
     UserError
         When it cannot be read or holds something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return read_json_object(path)
+    except ValueError as error:
         raise UserError(
             f"{path.parent.name}/{path.name} cannot be read ({error}); move that folder away or choose another name "
             "for `dataset`."
         ) from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path.parent.name}/{path.name} is not of this pack; choose another name for `dataset`.")
-    return content
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError("no whole number")
+    return value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise TypeError("no finite number")
+    return float(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("no text")
+    return value

@@ -1,7 +1,7 @@
 """Which pictures of noun pairs a layout data set is to have, and in which order they are painted.
 
 All numbers follow from the place of a picture in the plan, so that a data set that was interrupted is the same in the
-end as one that was not.
+end as one that was not. Plans may have millions of pictures, so they are listed as they are needed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import heapq
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,20 +45,36 @@ class PlannedImage:
         return f"{self.image_id:06d}.png"
 
 
-def choose_pairs(vocabulary: Sequence[str], count: int, seed: int) -> tuple[Pair, ...]:
-    """Draw different pairs of nouns so that all nouns occur equally often, as far as possible.
+@dataclass(frozen=True)
+class Plan:
+    """All pictures in the order of their ids: one of every pair before the next of any, nouns swapped in every second.
 
-    Parameters
+    Attributes
     ----------
-    vocabulary : sequence of str
-        At least two nouns.
-    count : int
-        Pairs wanted; all there are, where there are fewer.
+    pairs : tuple of pairs of str
+    images_per_pair : int
     seed : int
+    """
 
-    Returns
-    -------
-    tuple of pairs of str
+    pairs: tuple[Pair, ...]
+    images_per_pair: int
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.pairs) * self.images_per_pair
+
+    def __iter__(self) -> Iterator[PlannedImage]:
+        for number in range(self.images_per_pair):
+            for index, pair in enumerate(self.pairs):
+                nouns = (pair[1], pair[0]) if number % 2 else pair
+                image_id = number * len(self.pairs) + index + 1
+                yield PlannedImage(image_id, index, nouns, _image_seed(self.seed, pair, number))
+
+
+def choose_pairs(vocabulary: Sequence[str], count: int, seed: int) -> tuple[Pair, ...]:
+    """Draw so many different pairs of at least two nouns that all nouns occur equally often, as far as possible.
+
+    All pairs there are, where there are fewer.
     """
     everything = list(itertools.combinations(vocabulary, 2))
     shuffle = torch.randperm(len(everything), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -78,47 +94,11 @@ def choose_pairs(vocabulary: Sequence[str], count: int, seed: int) -> tuple[Pair
     return tuple(chosen)
 
 
-def plan_images(pairs: Sequence[Pair], images_per_pair: int, seed: int) -> list[PlannedImage]:
-    """List all pictures, one of every pair before the next of any, with nouns swapped in every second one.
+def batches(images: Iterable[PlannedImage], batch_size: int) -> Iterator[list[PlannedImage]]:
+    """Group pictures of the same prompt, in the order of their ids, so that each group can be painted at once.
 
-    Parameters
-    ----------
-    pairs : sequence of pairs of str
-    images_per_pair : int
-    seed : int
-
-    Returns
-    -------
-    list of PlannedImage
-        In the order of their ids.
-    """
-    return [
-        PlannedImage(
-            number * len(pairs) + index + 1,
-            index,
-            (pair[1], pair[0]) if number % 2 else pair,
-            _image_seed(seed, pair, number),
-        )
-        for number in range(images_per_pair)
-        for index, pair in enumerate(pairs)
-    ]
-
-
-def batches(images: Sequence[PlannedImage], batch_size: int) -> Iterator[list[PlannedImage]]:
-    """Group pictures of the same prompt, so that each group can be painted at once.
-
-    A group reaches at most ``2 batch_size`` rounds ahead, so pairs stay balanced whenever the work is interrupted.
-
-    Parameters
-    ----------
-    images : sequence of PlannedImage
-        In the order of their ids.
-    batch_size : int
-
-    Yields
-    ------
-    list of PlannedImage
-        At least one, at most `batch_size`.
+    A group has at most `batch_size` and reaches at most ``2 batch_size`` rounds ahead, so pairs stay balanced whenever
+    the work is interrupted.
     """
     waiting: dict[Pair, list[PlannedImage]] = {}
     for image in images:

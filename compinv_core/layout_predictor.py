@@ -13,12 +13,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .basics.content import ByContent
 from .box_geometry import centres_to_corners, inside_picture, mirrored, separate
 from .errors import UserError
 from .layout import Box
@@ -60,17 +60,7 @@ class PairNetwork(nn.Module):
         self.box.bias.data = torch.logit(torch.tensor([0.27, 0.5, 0.4, 0.5]))
 
     def left_box(self, own: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        """Return g(u, v), the box of a concept when it stands on the left of the other.
-
-        Parameters
-        ----------
-        own, other : Tensor (..., D)
-
-        Returns
-        -------
-        Tensor (..., 4)
-            Centres, in (0, 1).
-        """
+        """Return g(u, v), the box (..., 4) of a concept when it stands on the left of the other; centres in (0, 1)."""
         context = _NEIGHBOUR_SHARE * self.other(_standard(other))
         return self.box(self.body(self.own(_standard(own)) + context)).sigmoid()
 
@@ -79,29 +69,13 @@ class PairNetwork(nn.Module):
 
         A difference of one number per concept (Bradley and Terry's model): swapping changes the sign, and three
         concepts never stand in a circle.
-
-        Parameters
-        ----------
-        first, second : Tensor (..., D)
-
-        Returns
-        -------
-        Tensor (...)
         """
         return (self.side(_standard(second)) - self.side(_standard(first))).squeeze(-1)
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the boxes of both concepts.
+        """Return the boxes of both concepts (B, D), corners (B, 4) each, which may reach over the picture's edge.
 
-        Parameters
-        ----------
-        first, second : Tensor (B, D), float32
-
-        Returns
-        -------
-        tuple of Tensor (B, 4), Tensor (B, 4)
-            Corners; they may reach over the picture's edge. Where nothing tells the two apart, the first is on the
-            left.
+        Where nothing tells the two apart, the first is on the left.
         """
         own, other = (centres_to_corners(box) for box in (self.left_box(first, second), self.left_box(second, first)))
         first_left = (self.order(first, second) >= 0)[..., None]
@@ -112,7 +86,7 @@ class PairNetwork(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class LayoutPredictor:
+class LayoutPredictor(ByContent):
     """A trained predictor, as it flows between nodes.
 
     Attributes
@@ -141,7 +115,7 @@ class LayoutPredictor:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "metadata", MappingProxyType(dict(self.metadata)))
+        object.__setattr__(self, "metadata", dict(self.metadata))
 
     @property
     def width(self) -> int:
@@ -191,39 +165,14 @@ def predict_boxes(network: PairNetwork, count: int, pair_features: PairFeatures)
 
 
 def nearest_noun(vector: torch.Tensor, words: Sequence[str], vectors: torch.Tensor) -> tuple[str, float]:
-    """Return the vocabulary's noun whose embedding has the largest cosine with a vector (the paper's rule).
-
-    Parameters
-    ----------
-    vector : Tensor (D,)
-    words : sequence of str, length N
-    vectors : Tensor (N, D)
-
-    Returns
-    -------
-    tuple of (str, float)
-        The noun, and the cosine.
-    """
+    """Return the noun whose embedding (N, D) has the largest cosine with a vector (D,), and that (the paper's rule)."""
     cosines = F.cosine_similarity(vectors.float(), vector.float()[None], dim=1)
     best = int(cosines.argmax())
     return words[best], float(cosines[best])
 
 
 def require_width(predictor: LayoutPredictor, width: int, node_name: str) -> None:
-    """Refuse a predictor that was trained on token features of another width.
-
-    Parameters
-    ----------
-    predictor : LayoutPredictor
-    width : int
-        Of the text encoder at hand.
-    node_name : str
-        Opens the sentence.
-
-    Raises
-    ------
-    UserError
-    """
+    """Refuse a predictor that was trained on token features of another width than the text encoder at hand has."""
     if predictor.width != width:
         raise UserError(
             f'{node_name}: the predictor "{predictor.name}" expects token features {predictor.width} wide, but the '

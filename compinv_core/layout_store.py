@@ -8,7 +8,7 @@ a picture whose file is gone.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from .layout_dataset import (
     dataset_from,
     read_json,
 )
-from .layout_plan import PlannedImage
+from .layout_plan import Plan, PlannedImage
 
 
 class LayoutStore:
@@ -61,43 +61,33 @@ class LayoutStore:
         remove_leftovers(folder, own=True)
         remove_leftovers(folder / IMAGE_FOLDER, own=True)
 
-    def missing(self, plan: Sequence[PlannedImage]) -> list[PlannedImage]:
-        """Return the pictures of a plan that are not there yet, in the order of the plan.
+    def missing(self, plan: Iterable[PlannedImage]) -> Iterator[PlannedImage]:
+        """Yield the pictures of a plan that are not there yet, in the order of the plan."""
+        return (image for image in plan if image.image_id not in self._images)
 
-        Parameters
-        ----------
-        plan : sequence of PlannedImage
-
-        Returns
-        -------
-        list of PlannedImage
-        """
-        return [image for image in plan if image.image_id not in self._images]
+    def count(self, plan: Plan) -> int:
+        """Return how many pictures of a plan are there."""
+        return sum(image_id <= len(plan) for image_id in self._images)
 
     def image_path(self, image: PlannedImage) -> Path:
-        """Return where the picture belongs.
-
-        Parameters
-        ----------
-        image : PlannedImage
-
-        Returns
-        -------
-        Path
-        """
+        """Return where the picture belongs."""
         return self.folder / IMAGE_FOLDER / image.file_name
+
+    def forget_lost(self) -> int:
+        """Take pictures whose files are gone out of the data set; return how many there were."""
+        before = len(self._images)
+        self._keep(list(self._images.values()), self._annotations)
+        lost = before - len(self._images)
+        if lost:
+            self._write()
+        return lost
 
     def add(
         self, images: Sequence[tuple[PlannedImage, tuple[Detection | None, Detection | None]]], side: tuple[int, int]
     ) -> None:
-        """Record pictures whose files have been written; one rename makes all of them part of the data set.
+        """Record pictures whose files have been written, with what was found of each noun in the order of the prompt.
 
-        Parameters
-        ----------
-        images : sequence of (PlannedImage, (Detection or None, Detection or None))
-            What was found of each noun, in the order of the prompt.
-        side : tuple of int
-            (width, height) of the pictures in pixels.
+        One rename makes all of them part of the data set. `side` is (width, height) in pixels.
         """
         template = self._settings["template"]
         for image, found in images:
@@ -120,20 +110,18 @@ class LayoutStore:
         self._write()
 
     def dataset(self) -> LayoutDataset:
-        """Return what is there so far.
-
-        Returns
-        -------
-        LayoutDataset
-        """
+        """Return what is there so far."""
         return dataset_from(self.folder, self._settings, self._content())
 
     def _take_over(self, content: Mapping[str, Any]) -> None:
         """Start from recorded annotations, without the pictures whose files are gone."""
         dataset_from(self.folder, self._settings, content)
+        self._keep(content["images"], content["annotations"])
+
+    def _keep(self, images: Sequence[dict[str, Any]], annotations: Sequence[dict[str, Any]]) -> None:
         files = {f"{IMAGE_FOLDER}/{path.name}" for path in (self.folder / IMAGE_FOLDER).glob("*.png")}
-        self._images = {image["id"]: image for image in content["images"] if image.get("file_name") in files}
-        self._annotations = [row for row in content["annotations"] if row["image_id"] in self._images]
+        self._images = {image["id"]: image for image in images if image.get("file_name") in files}
+        self._annotations = [row for row in annotations if row["image_id"] in self._images]
 
     def _content(self) -> dict[str, list]:
         return {

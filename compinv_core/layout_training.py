@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from .basics.settings import check_settings, setting
 from .box_geometry import box_iou, box_loss, corners_to_centres, inside_picture, mirrored
 from .errors import UserError
 from .layout_dataset import Pair, PairLayout
 from .layout_predictor import FEATURES, PairNetwork
+from .training.events import Sink, Work, nobody
 
 RELEASED_LAYOUT = ((0.1, 0.2, 0.5, 0.8), (0.6, 0.2, 0.95, 0.8))
 """The constant boxes of the first and the second concept in the authors' released code."""
@@ -24,44 +26,60 @@ Features = Mapping[Pair, torch.Tensor]
 
 @dataclass(frozen=True)
 class LayoutTrainingConfig:
-    """Settings of a training.
+    """Settings of a training; the fields are the node's inputs, batch size and weight decay besides."""
 
-    Attributes
-    ----------
-    epochs : int
-    learning_rate : float
-        Of AdamW, at its highest; it rises for a twentieth of the training and then falls to 0 along a cosine.
-    batch_size : int
-        Pictures per step.
-    held_out : float
-        Share of the pairs that are measured on and not trained on, in (0, 1).
-    weight_decay : float
-    features : {"refined", "raw"}
-    seed : int
-
-    Raises
-    ------
-    UserError
-        When a value is out of its range.
-    """
-
-    epochs: int = 60
-    learning_rate: float = 0.002
-    batch_size: int = 64
-    held_out: float = 0.2
-    weight_decay: float = 0.05
-    features: str = "refined"
-    seed: int = 0
+    epochs: int = setting(
+        60,
+        "whole number",
+        "Passes over the data. Seconds to minutes; the paper does not say how many",
+        low=1,
+        high=10_000,
+        group="training",
+    )
+    learning_rate: float = setting(
+        0.002,
+        "number",
+        "Highest rate of AdamW; it rises for a twentieth of the training and then falls to 0. The paper does not say",
+        low=0,
+        high=1,
+        above=True,
+        step=0.0001,
+        group="training",
+    )
+    seed: int = setting(
+        0,
+        "whole number",
+        "Seed of the first weights, the order of the pictures, and the pairs held out",
+        low=0,
+        high=2**64 - 1,
+        seed=True,
+        group="training",
+    )
+    features: str = setting(
+        FEATURES[0],
+        "choice",
+        "What the predictor sees of a noun: its tokens after the text encoder (the paper), or its raw input embedding",
+        choices=FEATURES,
+        rare=True,
+        optional=True,
+        group="rare",
+    )
+    held_out: float = setting(
+        0.2,
+        "number",
+        "Share of the noun pairs that are only measured on",
+        low=0.01,
+        high=0.9,
+        step=0.01,
+        rare=True,
+        optional=True,
+        group="rare",
+    )
+    batch_size: int = setting(64, "whole number", "Pictures per step", low=1)
+    weight_decay: float = setting(0.05, "number", "Of AdamW", low=0)
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise UserError("epochs and batch_size must be at least 1; correct them in Train Layout Predictor.")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise UserError(f"learning_rate is {self.learning_rate}; choose a number above 0, such as 0.002.")
-        if not 0 < self.held_out < 1:
-            raise UserError(f"held_out is {self.held_out}; choose a share of the pairs between 0 and 1, such as 0.2.")
-        if self.features not in FEATURES:
-            raise UserError(f"features is {self.features!r}; choose one of {', '.join(FEATURES)}.")
+        check_settings(self)
 
 
 @dataclass(frozen=True)
@@ -108,19 +126,9 @@ class LayoutTrainingResult:
 
 
 def split_pairs(rows: Sequence[PairLayout], share: float, seed: int) -> tuple[Pair, ...]:
-    """Choose the pairs to hold out, such that every noun of theirs remains in another pair where that is possible.
+    """Choose a share of the pairs, at least one, to hold out, each sorted.
 
-    Parameters
-    ----------
-    rows : sequence of PairLayout
-    share : float
-        Of the pairs; at least one pair is held out.
-    seed : int
-
-    Returns
-    -------
-    tuple of pairs of str
-        Each sorted.
+    Every noun of theirs remains in another pair where that is possible.
 
     Raises
     ------
@@ -152,7 +160,7 @@ def train_layout(
     rows: Sequence[PairLayout],
     features: Features,
     config: LayoutTrainingConfig,
-    after_epoch: Callable[[int, float], None] = lambda epochs_done, loss: None,
+    sink: Sink = nobody,
 ) -> LayoutTrainingResult:
     """Fit Eq. 8 to pictures of noun pairs, and measure it on pairs it has not seen.
 
@@ -163,8 +171,8 @@ def train_layout(
         Token features of every pair in `rows`, in the order of the pair's nouns; the two orders of a pair hold the
         same rows, swapped.
     config : LayoutTrainingConfig
-    after_epoch : callable (epochs_done, loss) -> None
-        May raise to stop.
+    sink : Sink
+        Hears of every epoch; may raise to stop.
 
     Returns
     -------
@@ -181,7 +189,7 @@ def train_layout(
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         # Initial weights and dropout draw from torch's global generator.
         torch.manual_seed(config.seed)
-        network, losses = _fit(_tensors(trained, features), config, after_epoch)
+        network, losses = _fit(_tensors(trained, features), config, sink)
     network.eval().requires_grad_(False)
     scores = {"predictor": _score(_predictions(network, measured, features), measured)}
     constant = torch.tensor(RELEASED_LAYOUT).expand(len(measured), 2, 4)
@@ -192,7 +200,7 @@ def train_layout(
 
 
 def _fit(
-    data: tuple[torch.Tensor, torch.Tensor], config: LayoutTrainingConfig, after_epoch: Callable[[int, float], None]
+    data: tuple[torch.Tensor, torch.Tensor], config: LayoutTrainingConfig, sink: Sink
 ) -> tuple[PairNetwork, list[float]]:
     features, boxes = data
     network = PairNetwork(features.shape[-1]).train()
@@ -201,6 +209,7 @@ def _fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step / steps))
     generator = torch.Generator().manual_seed(config.seed)
     losses: list[float] = []
+    work = Work("training the layout predictor", config.epochs, sink)
     for epoch in range(config.epochs):
         total = 0.0
         for chosen in torch.randperm(len(boxes), generator=generator).split(config.batch_size):
@@ -213,24 +222,15 @@ def _fit(
         losses.append(total / len(boxes))
         if not math.isfinite(losses[-1]):
             raise UserError(f"The loss became infinite or NaN in epoch {epoch + 1}; lower `learning_rate`.")
-        after_epoch(epoch + 1, losses[-1])
+        work.report(epoch + 1, losses={"loss": losses[-1]})
     return network, losses
 
 
 def pair_loss(network: PairNetwork, features: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
     """Return the loss of Eq. 8 with its two parts: the box of each concept on its side, and which side it is.
 
-    Parameters
-    ----------
-    network : PairNetwork
-    features : Tensor (B, 2, D)
-    boxes : Tensor (B, 2, 4)
-        Corners of the found boxes.
-
-    Returns
-    -------
-    Tensor ()
-        Smooth L1 + (1 - GIoU), mean over the boxes, plus 0.1 times the cross-entropy of the order.
+    Smooth L1 + (1 - GIoU), mean over the boxes, plus 0.1 times the cross-entropy of the order. `features` are
+    (B, 2, D), `boxes` (B, 2, 4) the corners of the found boxes.
     """
     first_left = boxes[:, 0, [0, 2]].sum(-1) <= boxes[:, 1, [0, 2]].sum(-1)
     sides = torch.stack([first_left, ~first_left], 1)

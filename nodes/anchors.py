@@ -8,9 +8,9 @@ from ..compinv_core.host.family import Family
 from ..compinv_core.host.folders import anchor_list_path, anchor_lists
 from ..compinv_core.host.text.encoder import load_anchors
 from ..compinv_core.words.nouns import COCO80, coco80, merge_words, read_words, split_words
+from .schema import CATEGORY
 from .sockets import Anchors
 
-_CATEGORY = "compositional inversion"
 _ONLY_EXTRA = "none"
 _BUILT_IN = (COCO80, _ONLY_EXTRA)
 
@@ -23,7 +23,7 @@ class LoadAnchors(io.ComfyNode):
         return io.Schema(
             node_id="CompInvLoadAnchors",
             display_name="Load Anchors",
-            category=_CATEGORY,
+            category=CATEGORY,
             description="Ordinary nouns that a learned word may lean on, with their token embeddings.",
             search_aliases=[
                 "semantic inversion",

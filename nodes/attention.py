@@ -12,8 +12,7 @@ from ..compinv_core.host.recording import NODE_NAME, record_attention
 from ..compinv_core.report import write_report
 from ..compinv_core.words.phrases import parse_phrases
 from . import sockets
-
-_CATEGORY = "compositional inversion"
+from .schema import CATEGORY
 
 
 class RecordAttention(io.ComfyNode):
@@ -24,7 +23,7 @@ class RecordAttention(io.ComfyNode):
         return io.Schema(
             node_id="CompInvRecordAttention",
             display_name=NODE_NAME,
-            category=_CATEGORY,
+            category=CATEGORY,
             description=(
                 "Records where each phrase of the prompt has its attention while a sampler runs. The picture stays the "
                 "same, bit for bit. Connect the model to the sampler and the attention to Show Attention."
@@ -79,7 +78,7 @@ class ShowAttention(io.ComfyNode):
         return io.Schema(
             node_id="CompInvShowAttention",
             display_name="Show Attention",
-            category=_CATEGORY,
+            category=CATEGORY,
             description=(
                 "Draws what Record Attention saw: a heatmap per phrase, before and after layout guidance, and over the "
                 "steps how alike the phrases' attention is and how much of it lies in the boxes."

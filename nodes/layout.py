@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..compinv_core.bounding_boxes import layout_from_bounding_boxes, layout_to_bounding_boxes, with_descriptions
 from ..compinv_core.words.phrases import parse_phrases
 from . import sockets
+from .schema import CATEGORY
 
 
 class LayoutFromBoxes(io.ComfyNode):
@@ -17,7 +18,7 @@ class LayoutFromBoxes(io.ComfyNode):
         return io.Schema(
             node_id="CompInvLayoutFromBoxes",
             display_name="Layout From Boxes",
-            category="compositional inversion",
+            category=CATEGORY,
             description=(
                 "Says which part of the prompt belongs into which box. Draw the boxes with Create Bounding Boxes, or "
                 "take them from a detector."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
+from ..compinv_core.atomic_file import check_writable
 from ..compinv_core.bounding_boxes import layout_to_bounding_boxes
 from ..compinv_core.host.folders import layout_predictor_path, report_folder
 from ..compinv_core.host.layout_prediction import PREDICT_NODE, TRAIN_NODE, predict_layout, train_predictor
@@ -13,17 +14,16 @@ from ..compinv_core.host.predictor_choice import (
     predictor_fingerprint,
     predictor_names,
 )
-from ..compinv_core.host.progress import TrainingProgress, stop_if_asked
 from ..compinv_core.layout_drawing import draw_layout
-from ..compinv_core.layout_predictor import FEATURES, SIDE_BY_SIDE
+from ..compinv_core.layout_predictor import SIDE_BY_SIDE
 from ..compinv_core.layout_predictor_file import write_predictor
 from ..compinv_core.layout_report import layout_report, summary_text
 from ..compinv_core.layout_training import LayoutTrainingConfig
 from ..compinv_core.report import write_report
 from ..compinv_core.words.phrases import parse_phrases
 from . import sockets
+from .schema import CATEGORY, setting_inputs
 
-_CATEGORY = "compositional inversion"
 _ALIASES = ["compinv", "layout predictor", "bounding box", "spatial inversion"]
 
 
@@ -35,7 +35,7 @@ class TrainLayoutPredictor(io.ComfyNode):
         return io.Schema(
             node_id="CompInvTrainLayoutPredictor",
             display_name=TRAIN_NODE,
-            category=_CATEGORY,
+            category=CATEGORY,
             description=(
                 "Learns where things stand in pictures from the boxes of noun pairs (the paper's Eq. 8), and compares "
                 "itself with two simple guesses on pairs that it has not seen."
@@ -45,49 +45,7 @@ class TrainLayoutPredictor(io.ComfyNode):
             inputs=[
                 io.Clip.Input("clip", tooltip="The text encoder that Collect Layouts used."),
                 sockets.LayoutDataset.Input("dataset", tooltip="From Collect Layouts."),
-                io.Int.Input(
-                    "epochs",
-                    default=60,
-                    min=1,
-                    max=10_000,
-                    tooltip="Passes over the data, 1 to 10000. Seconds to minutes; the paper does not say how many.",
-                ),
-                io.Float.Input(
-                    "learning_rate",
-                    default=0.002,
-                    min=0.000001,
-                    max=1.0,
-                    step=0.0001,
-                    round=False,
-                    tooltip="Highest rate of AdamW, above 0 to 1; it falls to 0 in the end. The paper does not say.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Seed of the first weights, the order of the pictures, and the pairs held out.",
-                ),
-                io.Combo.Input(
-                    "features",
-                    options=list(FEATURES),
-                    default=FEATURES[0],
-                    optional=True,
-                    advanced=True,
-                    tooltip="What the predictor sees of a noun: its tokens after the text encoder (the paper), or its "
-                    "raw input embedding.",
-                ),
-                io.Float.Input(
-                    "held_out",
-                    default=0.2,
-                    min=0.01,
-                    max=0.9,
-                    step=0.01,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Share of the noun pairs that are only measured on, 0.01 to 0.9.",
-                ),
+                *setting_inputs(LayoutTrainingConfig, "training", "rare"),
             ],
             outputs=[
                 sockets.LayoutPredictor.Output(
@@ -105,13 +63,8 @@ class TrainLayoutPredictor(io.ComfyNode):
     @classmethod
     def execute(cls, clip, dataset, **settings) -> io.NodeOutput:
         config = LayoutTrainingConfig(**settings)
-        progress = TrainingProgress(config.epochs)
-
-        def after_epoch(epochs_done: int, loss: float) -> None:
-            stop_if_asked(epochs_done)
-            progress.update(epochs_done)
-
-        predictor, result = train_predictor(clip, dataset, config, after_epoch)
+        check_writable(report_folder())
+        predictor, result = train_predictor(clip, dataset, config)
         report = layout_report(predictor, result, dataset, config)
         write_report(report, report_folder())
         text = ui.PreviewText(summary_text(result))
@@ -126,7 +79,7 @@ class SaveLayoutPredictor(io.ComfyNode):
         return io.Schema(
             node_id="CompInvSaveLayoutPredictor",
             display_name="Save Layout Predictor",
-            category=_CATEGORY,
+            category=CATEGORY,
             description="Writes models/compinv/layout/FILENAME.safetensors, for Load Layout Predictor.",
             search_aliases=[*_ALIASES, "save"],
             is_output_node=True,
@@ -156,7 +109,7 @@ class LoadLayoutPredictor(io.ComfyNode):
         return io.Schema(
             node_id="CompInvLoadLayoutPredictor",
             display_name="Load Layout Predictor",
-            category=_CATEGORY,
+            category=CATEGORY,
             description="Loads what Save Layout Predictor wrote, or offers equal boxes side by side.",
             search_aliases=[*_ALIASES, "load"],
             inputs=[
@@ -189,7 +142,7 @@ class PredictLayout(io.ComfyNode):
         return io.Schema(
             node_id="CompInvPredictLayout",
             display_name=PREDICT_NODE,
-            category=_CATEGORY,
+            category=CATEGORY,
             description=(
                 "Says where the things of a prompt belong in the picture. Connect layout to Apply Layout Guidance, or "
                 "bboxes to Create Bounding Boxes to move the boxes first."

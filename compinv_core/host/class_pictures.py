@@ -8,20 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import comfy.model_management
-import comfy.sample
-import numpy as np
 import torch
-from PIL import Image
 
 from .. import logger
-from ..atomic_file import remove_leftovers, replacing
+from ..atomic_file import remove_leftovers
 from ..basics.digests import text_digest
-from ..errors import UserError
+from ..errors import UserError, quoted
 from ..learning.concept import Concept
 from ..learning.settings import InversionConfig
 from ..photos import stack_photos
 from ..training.events import Sink, Work
 from .family import Family
+from .painting import Painter, Sampling, read_picture, write_picture
 from .text.sentences import read_sentence
 
 if TYPE_CHECKING:
@@ -29,9 +27,7 @@ if TYPE_CHECKING:
     from comfy.sd import CLIP, VAE
 
 # As in Custom Diffusion's own making of class pictures, with Euler steps in the place of DDIM's.
-_SAMPLING_STEPS = 50
-_GUIDANCE = 6.0
-_SAMPLER, _SCHEDULER = "euler", "normal"
+_SAMPLING = Sampling(50, 6.0)
 _BATCH = 4
 
 
@@ -58,12 +54,12 @@ class ClassPictures:
         """Return what the pictures depend on beside the models, as text for the run's fingerprint."""
         return (
             f"{self.count} of {self.prompt!r}, {self.width}x{self.height}, seed {self.seed}, "
-            f"{_SAMPLING_STEPS} {_SAMPLER} {_SCHEDULER} steps, guidance {_GUIDANCE}"
+            f"{_SAMPLING.steps} {_SAMPLING.sampler_name} {_SAMPLING.scheduler} steps, guidance {_SAMPLING.cfg}"
         )
 
     def folder_name(self, models: Mapping[str, str]) -> str:
         """Return the name of the folder of such pictures; more of the same kind go on where fewer ended."""
-        kind = (self.prompt, self.height, self.width, self.seed, _SAMPLING_STEPS, _GUIDANCE)
+        kind = (self.prompt, self.height, self.width, self.seed, _SAMPLING.steps, _SAMPLING.cfg)
         return text_digest(repr((kind, sorted(models.items()))))
 
 
@@ -131,24 +127,25 @@ def make_class_pictures(
     if folder is not None:
         remove_leftovers(folder, own=True)
         files = [folder / f"{number:04}.png" for number in range(wanted.count)]
-    pixels = [_read(path, wanted) for path in files]
-    missing = sum(picture is None for picture in pixels)
+    pictures = [_kept(path, wanted) for path in files]
+    missing = sum(picture is None for picture in pictures)
     if missing:
-        logger.info("Making %d pictures of the class %r.", missing, wanted.prompt)
+        logger.info("Making %d pictures of the class %s.", missing, quoted(wanted.prompt))
+        painter = Painter(model, clip, vae, _SAMPLING, wanted.height, wanted.width)
         positive, negative = _encoded(clip, wanted.prompt), _encoded(clip, "")
         work = Work("painting class pictures", wanted.count, sink)
         for start in range(0, wanted.count, _BATCH):
             batch = range(start, min(start + _BATCH, wanted.count))
-            if any(pixels[number] is None for number in batch):
-                made = _paint(wanted, model, vae, positive, negative, start)
+            if any(pictures[number] is None for number in batch):
+                # A whole batch, also where fewer are wanted, so that every picture is the same whatever their number.
+                made = painter.paint_batch(positive, (wanted.seed + start) % 2**64, _BATCH, negative)
                 for number, picture in zip(batch, made, strict=False):
-                    if pixels[number] is None:
-                        pixels[number] = picture
-                        _write(picture, files[number])
+                    if pictures[number] is None:
+                        pictures[number] = picture
+                        if (path := files[number]) is not None:
+                            write_picture(path, picture)
             work.report(batch.stop)
-    stacked = np.stack([picture for picture in pixels if picture is not None])
-    with torch.inference_mode(False):
-        return torch.from_numpy(stacked).float().div(255)
+    return torch.stack([picture for picture in pictures if picture is not None])
 
 
 def kept_folder(root: Path, wanted: ClassPictures, models: Mapping[str, str], earlier: Callable[[], Mapping]) -> Path:
@@ -177,21 +174,6 @@ def _given(concept: Concept, least: int, owner: str) -> torch.Tensor:
     return pictures
 
 
-def _paint(
-    wanted: ClassPictures, model: ModelPatcher, vae: VAE, positive: list, negative: list, start: int
-) -> np.ndarray:
-    """Return a whole batch, also where fewer are wanted, so that every picture is the same whatever their number."""
-    family = Family.of("Class pictures", model)
-    latent = torch.zeros(_BATCH, family.latent_channels, *family.latent_size(wanted.height, wanted.width))
-    seed = (wanted.seed + start) % 2**64
-    with torch.inference_mode():
-        samples = comfy.sample.sample(
-            model, comfy.sample.prepare_noise(latent, seed), _SAMPLING_STEPS, _GUIDANCE, _SAMPLER, _SCHEDULER,
-            positive, negative, latent, disable_pbar=True, seed=seed,
-        )  # fmt: skip
-        return (vae.decode(samples).clamp(0, 1) * 255).round().byte().cpu().numpy()
-
-
 def _encoded(clip: CLIP, text: str) -> list:
     """Return the conditioning as the training has it, of the first chunk alone."""
     comfy.model_management.load_models_gpu([clip.patcher])
@@ -199,22 +181,11 @@ def _encoded(clip: CLIP, text: str) -> list:
         return [[read_sentence(clip, text, "class_prompt").encode(clip).cpu(), {}]]
 
 
-def _read(path: Path | None, wanted: ClassPictures) -> np.ndarray | None:
+def _kept(path: Path | None, wanted: ClassPictures) -> torch.Tensor | None:
     """Return a kept picture; None where there is none, or it is damaged or another one."""
     if path is None or not path.is_file():
         return None
-    try:
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        pixels = np.zeros(0)
-    if pixels.shape == (wanted.height, wanted.width, 3):
-        return pixels
-    logger.warning("The class picture %s is damaged or of another size; it is made anew.", path.name)
-    return None
-
-
-def _write(picture: np.ndarray, path: Path | None) -> None:
-    if path is not None:
-        with replacing(path) as temporary:
-            Image.fromarray(picture).save(temporary, "PNG")
+    picture = read_picture(path, wanted.height, wanted.width)
+    if picture is None:
+        logger.warning("The class picture %s is damaged or of another size; it is made anew.", path.name)
+    return picture

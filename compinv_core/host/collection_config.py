@@ -6,79 +6,91 @@ from dataclasses import dataclass
 
 import comfy.samplers
 
-from ..checks import check_choice, check_range
-from ..errors import UserError
+from ..basics.settings import check_settings, setting
+from ..errors import UserError, quoted
+from .painting import Sampling
 
 DEFAULT_TEMPLATE = "a photo of a {} and a {}"
-SAMPLERS: tuple[str, ...] = tuple(comfy.samplers.KSampler.SAMPLERS)
-SCHEDULERS: tuple[str, ...] = tuple(comfy.samplers.KSampler.SCHEDULERS)
-PIXELS_PER_CELL = 8
+_LARGEST_SIDE = 16384
+
+
+def _samplers() -> tuple[str, ...]:
+    return tuple(comfy.samplers.KSampler.SAMPLERS)
+
+
+def _schedulers() -> tuple[str, ...]:
+    return tuple(comfy.samplers.KSampler.SCHEDULERS)
 
 
 @dataclass(frozen=True)
 class CollectionConfig:
-    """What to paint, and how.
+    """What to paint, and how; the fields are the node's inputs."""
 
-    Attributes
-    ----------
-    pairs : int
-        Different pairs of nouns; all there are, where there are fewer.
-    images_per_pair : int
-        Every second one has the nouns swapped.
-    steps, cfg, sampler_name, scheduler
-        Of the host's sampler.
-    width, height : int
-        Pixels, multiples of 8.
-    seed : int
-        Of the choice of pairs and of all pictures.
-    batch_size : int
-        Pictures painted at once.
-    template : str
-        The prompt, with ``{}`` in the places of the two nouns.
-    """
+    pairs: int = setting(
+        100,
+        "whole number",
+        "Different pairs of nouns, drawn so that all nouns occur equally often; all there are, where there are fewer. "
+        "80 nouns have 3160 pairs; the paper does not say how many it used",
+        low=1,
+        high=100_000,
+        changes_result=False,
+    )
+    images_per_pair: int = setting(
+        20,
+        "whole number",
+        "Pictures of each pair; every second one has the nouns in the other order, so give an even number. Raise it "
+        "later to add pictures",
+        low=1,
+        high=10_000,
+        changes_result=False,
+    )
+    steps: int = setting(20, "whole number", "Sampling steps of a picture", low=1, high=1000, paper="50")
+    cfg: float = setting(7.5, "number", "Classifier-free guidance", low=0, high=100, step=0.1, paper="7.5")
+    sampler_name: str = setting("dpmpp_2m", "choice", "Sampler, as in KSampler", choices=_samplers, paper="DDIM")
+    scheduler: str = setting("normal", "choice", "Noise schedule, as in KSampler", choices=_schedulers)
+    width: int = setting(
+        512, "whole number", "Width of the pictures in pixels", low=64, high=_LARGEST_SIDE, multiple=8, paper="512"
+    )
+    height: int = setting(
+        512, "whole number", "Height of the pictures in pixels", low=64, high=_LARGEST_SIDE, multiple=8, paper="512"
+    )
+    seed: int = setting(
+        0,
+        "whole number",
+        "Seed of the pairs and of all pictures; each picture has its own, derived from it",
+        low=0,
+        high=2**64 - 1,
+        seed=True,
+    )
+    batch_size: int = setting(
+        4,
+        "whole number",
+        "Pictures painted at once. Lower it when memory runs out",
+        low=1,
+        high=64,
+        rare=True,
+        optional=True,
+        changes_result=False,
+    )
+    template: str = setting(
+        DEFAULT_TEMPLATE,
+        "text",
+        "The prompt, with {} in the places of the two nouns. The predictor reads its nouns in the same sentence",
+        paper="{} and {}",
+        rare=True,
+        optional=True,
+    )
 
-    pairs: int
-    images_per_pair: int
-    steps: int
-    cfg: float
-    sampler_name: str
-    scheduler: str
-    width: int
-    height: int
-    seed: int
-    batch_size: int = 4
-    template: str = DEFAULT_TEMPLATE
+    def __post_init__(self) -> None:
+        check_settings(self)
+        rest = self.template.replace("{}", "")
+        if self.template.count("{}") != 2 or "{" in rest or "}" in rest:
+            raise UserError(
+                f"template is {quoted(self.template)}; write {{}} exactly twice, in the places of the two nouns, as in "
+                f"{quoted(DEFAULT_TEMPLATE)}."
+            )
 
-    def check(self) -> None:
-        """Refuse values out of their range.
-
-        Raises
-        ------
-        UserError
-        """
-        for name in ("pairs", "images_per_pair", "steps", "batch_size"):
-            check_range(name, getattr(self, name), 1)
-        check_choice("sampler_name", self.sampler_name, SAMPLERS)
-        check_choice("scheduler", self.scheduler, SCHEDULERS)
-        for name in ("width", "height"):
-            if getattr(self, name) < 64 or getattr(self, name) % PIXELS_PER_CELL:
-                raise UserError(f"{name} is {getattr(self, name)}; give a multiple of {PIXELS_PER_CELL}, at least 64.")
-        check_template(self.template)
-
-
-def check_template(template: str) -> None:
-    """Refuse a prompt that does not hold the places of exactly two nouns.
-
-    Parameters
-    ----------
-    template : str
-
-    Raises
-    ------
-    UserError
-    """
-    if template.count("{}") != 2 or template.replace("{}", "").count("{") or template.replace("{}", "").count("}"):
-        raise UserError(
-            f'template is "{template}"; write {{}} exactly twice, in the places of the two nouns, as in '
-            f'"{DEFAULT_TEMPLATE}".'
-        )
+    @property
+    def sampling(self) -> Sampling:
+        """How the host's sampler is set."""
+        return Sampling(self.steps, self.cfg, self.sampler_name, self.scheduler)

@@ -33,7 +33,8 @@ from .concepts import check_concepts, dictionary, learned_concept, learned_token
 from .family import Family
 from .fingerprints import earlier_fingerprint, model_fingerprint
 from .memory import check_memory
-from .progress import PreviewSampler, progress_bar, stop_if_asked, with_previews
+from .painting import Painter, Sampling, as_image
+from .progress import host_listener, stop_if_asked, with_previews
 from .text.encoder import text_encoder_gradients
 from .text.sentences import TemplateEncoder, read_sentence
 from .trained_weights import TrainedWeights
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 Outcome = TypeVar("Outcome")
 
 _CLASS_FOLDER = "class_images"
+# Enough steps to recognise the thing; a preview must not cost more than a few training steps.
+_PREVIEW = Sampling(12, 6.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +142,7 @@ class InversionRun:
         on_event : Sink, optional
             Hears of everything beside the host's progress bar.
         """
-        sink = everybody(*([on_event] if on_event else []), progress_bar())
+        sink = everybody(*([on_event] if on_event else []), host_listener())
         photos = [self._encoded(c.photos[0], c.masks[0] if c.masks else None, sink) for c in self._concepts]
         classes = [self._encoded(pixels, None, sink)[0] for pixels in self._class_pixels(sink)]
         if any(self._dictionaries):
@@ -188,16 +191,21 @@ class InversionRun:
     def _preview(self, session: DiffusionSession, clip: CLIP, subject: Subject) -> Callable[[], Image.Image | None]:
         """Return what paints the first concept with the session's own model, whose trained weights it shows."""
         config, concept = self._config, self._concepts[0]
-        latent_shape = tuple(subject.data.latents.shape[1:])
-        sampler = PreviewSampler(session.model, self._clip, self._vae, latent_shape, config.seed)
+        cell = self._family.pixels_per_cell
+        height, width = (side - side % cell for side in concept.picture_size)
+        painter = Painter(session.model, self._clip, self._vae, _PREVIEW, height, width)
         encoder = TemplateEncoder(clip, [config.preview_prompt], concept.num_vectors, concept.superclass)
 
         def preview() -> Image.Image | None:
+            # The networks in training stay where they are.
+            if not painter.has_room():
+                logger.warning("No preview: the device has no room for the autoencoder beside the training.")
+                return None
             with torch.no_grad():
                 # Those of the last step are from before its update.
                 session.weights.place_casts()
                 context = encoder(0, subject.token.vectors)
-            return sampler.render(context)
+            return as_image(painter.paint_batch([[context.detach().cpu(), {}]], config.seed)[0])
 
         return preview
 

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import comfy.model_management
-import comfy.sample
-import comfy.utils
-import torch
-from PIL import Image
-
 from .. import logger
 from ..anchors import Anchors
-from ..atomic_file import replacing
+from ..atomic_file import check_writable
+from ..basics.settings import fingerprint as fingerprint_of
 from ..detections import Detection, Detector, require_labels
-from ..errors import UserError
+from ..errors import UserError, listed, quoted
 from ..layout_dataset import ANNOTATIONS_FILE, LayoutDataset
-from ..layout_plan import PlannedImage, batches, choose_pairs, plan_images
+from ..layout_plan import Plan, PlannedImage, batches, choose_pairs
 from ..layout_store import LayoutStore
+from ..training.events import Work
 from ..words.phrases import fold_case
-from .collection_config import PIXELS_PER_CELL, CollectionConfig
+from .collection_config import CollectionConfig
 from .family import Family
 from .fingerprints import model_fingerprint
+from .painting import Painter, as_image, write_picture
+from .progress import host_listener
 from .training_inputs import check_autoencoder
 
 if TYPE_CHECKING:
@@ -32,7 +29,8 @@ if TYPE_CHECKING:
     from comfy.sd import CLIP, VAE
 
 NODE_NAME = "Collect Layouts"
-_PREVIEW_PIXELS = 512
+# After so many deletions of pictures somebody means it.
+_ATTEMPTS = 3
 
 # By folder: its state after this process filled it, and its fingerprint before.
 _collected: dict[Path, tuple[str, str]] = {}
@@ -105,37 +103,48 @@ def collect_layouts(
     UserError
         On inputs that do not go together, before anything is painted.
     """
-    config.check()
     check_autoencoder(Family.of(NODE_NAME, model, clip), vae)
+    check_writable(folder)
+    sink = host_listener()
     labels = _labels(vocabulary, detector)
+    planning = Work("planning", 2, sink)
     pairs = choose_pairs(tuple(labels), config.pairs, config.seed)
+    planning.report(1)
     store = LayoutStore(folder, _settings(model, clip, vae, detector, config, labels, pairs))
     fingerprint = data_set_fingerprint(folder)
-    plan = plan_images(pairs, config.images_per_pair, config.seed)
-    missing = store.missing(plan)
-    if missing:
-        logger.info("%s: painting %d of %d pictures.", NODE_NAME, len(missing), len(plan))
-    painter = _Painter(model, clip, vae, config)
-    bar = comfy.utils.ProgressBar(len(plan))
-    done = len(plan) - len(missing)
-    for batch in batches(missing, config.batch_size):
-        pictures = painter.paint(batch)
-        found = [_best(frame, labels, image) for frame, image in zip(detector.detect(pictures), batch, strict=True)]
-        previews = [_save(picture, store.image_path(image)) for picture, image in zip(pictures, batch, strict=True)]
-        store.add(list(zip(batch, found, strict=True)), (config.width, config.height))
-        on_batch(store.dataset())
-        for preview in previews:
-            done += 1
-            bar.update_absolute(done, len(plan), ("JPEG", preview, _PREVIEW_PIXELS))
+    planning.report(2)
+    plan = Plan(pairs, config.images_per_pair, config.seed)
+    painter = Painter(model, clip, vae, config.sampling, config.height, config.width)
+    for _ in range(_ATTEMPTS):
+        done = store.count(plan)
+        logger.info("%s: painting %d of %d pictures.", NODE_NAME, len(plan) - done, len(plan))
+        work = Work("painting", len(plan), sink, done)
+        for batch in batches(store.missing(plan), config.batch_size):
+            prompt = config.template.format(*batch[0].nouns)
+            pictures = painter.paint(painter.encode(prompt), [image.seed for image in batch])
+            found = [_best(frame, labels, image) for frame, image in zip(detector.detect(pictures), batch, strict=True)]
+            for picture, image in zip(pictures, batch, strict=True):
+                write_picture(store.image_path(image), picture)
+            store.add(list(zip(batch, found, strict=True)), (config.width, config.height))
+            on_batch(store.dataset())
+            for picture in pictures:
+                done += 1
+                work.report(done, picture=as_image(picture))
+        lost = store.forget_lost()
+        if not lost:
+            break
+        logger.warning("%s: %d pictures were deleted meanwhile; they are painted again.", NODE_NAME, lost)
+    else:
+        raise UserError(
+            f"Pictures of the data set {quoted(folder.name)} are deleted while they are painted; leave its folder "
+            "alone, or choose another name for `dataset`."
+        )
     _collected[folder] = (_folder_state(folder), fingerprint)
     dataset = store.dataset()
     logger.info(
         "%s: %d pictures of %d pairs, both nouns found in %d of them.",
-        NODE_NAME,
-        dataset.pictures,
-        len(pairs),
-        len(dataset.annotations),
-    )
+        NODE_NAME, dataset.pictures, len(pairs), len(dataset.annotations),
+    )  # fmt: skip
     return dataset
 
 
@@ -144,7 +153,7 @@ def _labels(vocabulary: Anchors, detector: Detector) -> dict[str, str]:
     matched = require_labels(vocabulary.words, detector)
     unknown = [noun for noun in vocabulary.words if noun not in matched]
     if unknown:
-        logger.warning("%s: the detector does not know %s; left out.", NODE_NAME, ", ".join(unknown))
+        logger.warning("%s: the detector does not know %s; left out.", NODE_NAME, listed(unknown))
     labels = _one_noun_per_label(matched)
     if len(labels) < 2:
         raise UserError(
@@ -181,9 +190,7 @@ def _settings(
     pairs: tuple[tuple[str, str], ...],
 ) -> dict[str, Any]:
     """Everything that the pictures and boxes depend on."""
-    painting = asdict(config)
-    for name in ("pairs", "images_per_pair", "batch_size"):
-        painting.pop(name)
+    painting = {name: getattr(config, name) for name in fingerprint_of(config)}
     prints = model_fingerprint(model, clip, vae)
     prints["text_encoder"] = prints.pop("clip")
     return {
@@ -196,47 +203,6 @@ def _settings(
     }
 
 
-class _Painter:
-    """Paints batches of one prompt with the host's own sampler."""
-
-    def __init__(self, model: ModelPatcher, clip: CLIP, vae: VAE, config: CollectionConfig) -> None:
-        self._model, self._clip, self._vae, self._config = model, clip, vae, config
-        self._negative = self._encode("")
-        channels = model.model.latent_format.latent_channels
-        size = (config.height // PIXELS_PER_CELL, config.width // PIXELS_PER_CELL)
-        self._latent = torch.zeros(1, channels, *size)
-
-    def paint(self, batch: list[PlannedImage]) -> torch.Tensor:
-        """Return pictures (B, H, W, 3), float32 in [0, 1], of 8 bits a channel as they will be in their files."""
-        config = self._config
-        _stop_if_asked()
-        with torch.inference_mode():
-            noises: list[Any] = [comfy.sample.prepare_noise(self._latent, image.seed) for image in batch]
-            noise = torch.cat(noises)
-            samples = comfy.sample.sample(
-                self._model,
-                noise,
-                config.steps,
-                config.cfg,
-                config.sampler_name,
-                config.scheduler,
-                self._encode(config.template.format(*batch[0].nouns)),
-                self._negative,
-                self._latent.repeat(len(batch), 1, 1, 1),
-                callback=lambda *progress: _stop_if_asked(),
-                disable_pbar=True,
-                seed=batch[0].seed,
-            )
-            pixels = (self._vae.decode(samples).clamp(0, 1) * 255).round()
-        with torch.inference_mode(False):
-            # An ordinary tensor, which detectors may do anything with.
-            return pixels.float().cpu().clone() / 255
-
-    def _encode(self, text: str) -> list:
-        with torch.inference_mode():
-            return self._clip.encode_from_tokens_scheduled(self._clip.tokenize(text))
-
-
 def _best(
     found: tuple[Detection, ...], labels: dict[str, str], image: PlannedImage
 ) -> tuple[Detection | None, Detection | None]:
@@ -246,14 +212,3 @@ def _best(
         for noun in image.nouns
     )
     return first, second
-
-
-def _save(picture: torch.Tensor, path: Path) -> Image.Image:
-    image = Image.fromarray((picture * 255).round().byte().numpy())
-    with replacing(path) as temporary:
-        image.save(temporary, "PNG")
-    return image
-
-
-def _stop_if_asked() -> None:
-    comfy.model_management.throw_exception_if_processing_interrupted()

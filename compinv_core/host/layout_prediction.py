@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,11 +15,12 @@ from ..layout import Layout
 from ..layout_dataset import LayoutDataset, Pair
 from ..layout_predictor import AnyPredictor, LayoutPredictor, SideBySide, nearest_noun, predict_boxes, require_width
 from ..layout_training import LayoutTrainingConfig, LayoutTrainingResult, train_layout
+from ..training.events import Sink, reported
 from ..words.nouns import match_labels
 from ..words.phrases import check_phrases, spoken
 from .family import Family
 from .fingerprints import is_text_encoder, text_encoder_fingerprint
-from .progress import stop_if_asked, with_progress
+from .progress import host_listener, stop_if_asked
 from .text.encoder import load_anchors, token_embeddings
 from .text.reading import PromptReading, read_prompt
 from .text.spans import find_spans, read_phrase
@@ -64,8 +65,8 @@ def train_predictor(
     clip: CLIP,
     dataset: LayoutDataset,
     config: LayoutTrainingConfig,
-    after_epoch: Callable[[int, float], None] = lambda epochs_done, loss: None,
     name: str = "",
+    sink: Sink | None = None,
 ) -> tuple[LayoutPredictor, LayoutTrainingResult]:
     """Train a predictor on a data set.
 
@@ -75,10 +76,10 @@ def train_predictor(
         The text encoder of the model that painted the data set.
     dataset : LayoutDataset
     config : LayoutTrainingConfig
-    after_epoch : callable (epochs_done, loss) -> None
-        May raise to stop.
     name : str, default ""
         Of the predictor; empty takes the data set's.
+    sink : Sink, optional
+        Hears of every epoch; by default the host's progress bar.
 
     Returns
     -------
@@ -100,7 +101,9 @@ def train_predictor(
             f"The data set {dataset.folder.name!r} was painted with another text encoder; connect `clip` to the "
             "checkpoint that Collect Layouts used."
         )
-    result = train_layout(dataset.annotations, _all_features(clip, dataset, config.features), config, after_epoch)
+    result = train_layout(
+        dataset.annotations, _all_features(clip, dataset, config.features), config, sink or host_listener()
+    )
     score = result.scores["predictor"]
     metadata = {
         "detector": dataset.detector,
@@ -224,7 +227,7 @@ def _all_features(clip: CLIP, dataset: LayoutDataset, kind: str) -> dict[Pair, t
     """Features of every pair of a data set in both orders; many pairs take minutes on a CPU."""
     found: dict[Pair, torch.Tensor] = {}
     pairs = {frozenset(row.nouns): row.nouns for row in dataset.annotations}.values()
-    for first, second in with_progress(pairs):
+    for first, second in reported("encoding pairs", pairs, host_listener()):
         found[first, second] = pair_features(clip, (first, second), kind, dataset.template)
         found[second, first] = found[first, second].flip(0)
     return found

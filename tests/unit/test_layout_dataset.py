@@ -6,6 +6,8 @@ import contextlib
 import io
 import itertools
 import json
+import os
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from pycocotools.coco import COCO
 from compinv_core.detections import Detection
 from compinv_core.errors import UserError
 from compinv_core.layout_dataset import read_dataset
-from compinv_core.layout_plan import batches, choose_pairs, plan_images
+from compinv_core.layout_plan import Plan, PlannedImage, batches, choose_pairs
 from compinv_core.layout_store import LayoutStore
 
 NOUNS = ("cat", "boat", "moon", "tree")
@@ -24,6 +26,10 @@ SETTINGS = {
     "text_encoder": "abc", "detector": "judge", "template": "a {} and a {}", "vocabulary": list(NOUNS),
     "pairs": [list(pair) for pair in PAIRS], "seed": 0,
 }  # fmt: skip
+
+
+def plan_images(pairs: list, images_per_pair: int, seed: int) -> list[PlannedImage]:
+    return list(Plan(tuple(pairs), images_per_pair, seed))
 
 
 def found(image, missing: bool = False) -> tuple[Detection | None, Detection | None]:
@@ -93,6 +99,69 @@ def test_coco_tools_read_the_annotations(tmp_path: Path) -> None:
     assert (image["file_name"], image["caption"]) == ("images/000004.png", "a boat and a cat")
 
 
+def test_a_plan_of_millions_begins_at_once() -> None:
+    nouns = [f"noun{i}" for i in range(80)]
+    started = time.process_time()
+    plan = Plan(choose_pairs(nouns, 3160, seed=0), 10_000, seed=0)
+    assert len(plan) == 31_600_000
+    (first,) = itertools.islice(batches(plan, 4), 1)
+    assert len(first) == 4
+    assert time.process_time() - started < 5
+
+
+def test_pictures_that_are_deleted_meanwhile_are_made_again(tmp_path: Path) -> None:
+    plan = plan_images(PAIRS, 2, seed=0)
+    store = fill(tmp_path / "set", plan)
+    before = contents(tmp_path / "set")
+    assert store.forget_lost() == 0
+    for lost in ({plan[0], plan[4]}, set(plan)):
+        for image in lost:
+            store.image_path(image).unlink()
+        assert store.forget_lost() == len(lost)
+        assert set(store.missing(plan)) == lost
+        assert store.count(Plan(tuple(PAIRS), 2, 0)) == len(plan) - len(lost)
+        for batch in batches(store.missing(plan), 2):
+            add(store, batch)
+        assert contents(tmp_path / "set") == before
+
+
+ROW = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [4, 4, 20, 30], "area": 600, "iscrowd": 0, "score": 0.9}
+ODD = ["x", None, [1], {}, True, 1.5, float("nan"), 10**400]
+
+
+@pytest.mark.parametrize("key", ["id", "image_id", "category_id", "bbox", "score"])
+@pytest.mark.parametrize("value", ODD, ids=str)
+def test_annotations_edited_by_hand_are_read_or_get_a_sentence(tmp_path: Path, key: str, value: object) -> None:
+    plan = plan_images(PAIRS, 1, seed=0)
+    fill(tmp_path / "set", plan)
+    file = tmp_path / "set" / "annotations.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "annotations": [{**ROW, key: value}]}))
+    read = True
+    for attempt in (lambda: LayoutStore(tmp_path / "set", SETTINGS).dataset(), lambda: read_dataset(tmp_path / "set")):
+        try:
+            attempt()
+        except UserError:
+            read = False
+    assert read == ((key == "score" and value == 1.5) or (key == "id" and type(value) is int))
+
+
+@pytest.mark.parametrize("name", ["annotations.json", "manifest.json"])
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 100_000, "\x00", "null", "NaN", "9" * 5000])
+def test_files_that_are_no_data_get_a_sentence(tmp_path: Path, name: str, text: str) -> None:
+    fill(tmp_path / "set", plan_images(PAIRS, 1, seed=0))
+    (tmp_path / "set" / name).write_text(text)
+    with pytest.raises(UserError, match="choose another name for `dataset`"):
+        read_dataset(tmp_path / "set")
+
+
+def test_pipes_and_folders_are_no_data(tmp_path: Path) -> None:
+    fill(tmp_path / "set", plan_images(PAIRS, 1, seed=0))
+    (tmp_path / "set" / "manifest.json").unlink()
+    os.mkfifo(tmp_path / "set" / "manifest.json")
+    with pytest.raises(UserError):
+        LayoutStore(tmp_path / "set", SETTINGS)
+
+
 def test_data_set_knows_what_was_found_and_what_is_missing(tmp_path: Path) -> None:
     store = fill(tmp_path / "set", plan_images(PAIRS, 2, seed=0), missing=(2,))
     dataset = read_dataset(tmp_path / "set")
@@ -110,11 +179,11 @@ def test_an_interrupted_data_set_ends_like_an_uninterrupted_one(tmp_path: Path) 
     store = LayoutStore(tmp_path / "cut", SETTINGS)
     for batch in itertools.islice(batches(plan, 2), 3):
         add(store, batch)
-    assert len(LayoutStore(tmp_path / "cut", SETTINGS).missing(plan)) == 6
+    assert len(list(LayoutStore(tmp_path / "cut", SETTINGS).missing(plan))) == 6
     fill(tmp_path / "cut", plan)
     texts = [(tmp_path / name / "annotations.json").read_text() for name in ("whole", "cut")]
     assert texts[0] == texts[1]
-    assert not LayoutStore(tmp_path / "cut", SETTINGS).missing(plan)
+    assert not list(LayoutStore(tmp_path / "cut", SETTINGS).missing(plan))
 
 
 def test_a_picture_whose_file_is_gone_is_made_again(tmp_path: Path) -> None:
@@ -123,7 +192,7 @@ def test_a_picture_whose_file_is_gone_is_made_again(tmp_path: Path) -> None:
     before = contents(tmp_path / "set")
     store.image_path(plan[3]).unlink()
     again = LayoutStore(tmp_path / "set", SETTINGS)
-    assert again.missing(plan) == [plan[3]] and again.dataset().pictures == 5
+    assert list(again.missing(plan)) == [plan[3]] and again.dataset().pictures == 5
     fill(tmp_path / "set", plan)
     assert contents(tmp_path / "set") == before
 

@@ -154,7 +154,7 @@ def damaged(tmp_path: Path, **changes) -> Path:
         ({"vocabulary": json.dumps(["cat", "cat"])}, "make no sense"),
         ({"template": "a photo of a {}"}, "make no sense"),
         ({"features": "other"}, "make no sense"),
-        ({"weights": {"box.bias": torch.full((4,), torch.nan)}}, "make no sense"),
+        ({"weights": {"box.bias": torch.full((4,), torch.nan)}}, "holds NaN or infinity in box.bias"),
         ({"weights": {"box.bias": torch.zeros(3)}}, "damaged"),
         ({"compinv_format": "something"}, "not a layout predictor"),
     ],

@@ -11,6 +11,7 @@ from compinv_core.errors import UserError
 from compinv_core.layout_dataset import PairLayout
 from compinv_core.layout_predictor import PairNetwork
 from compinv_core.layout_training import LayoutTrainingConfig, pair_loss, split_pairs, train_layout
+from compinv_core.training.events import Event
 
 NOUNS = ("moon", "bird", "house", "cat", "car", "boat")
 HEIGHT = dict(zip(NOUNS, (0.2, 0.3, 0.5, 0.6, 0.7, 0.8), strict=True))
@@ -86,10 +87,10 @@ def test_loss_has_the_right_gradient_and_ignores_order_and_side() -> None:
 def test_the_rule_is_found_on_pairs_that_were_not_seen() -> None:
     rows = world()
     config = LayoutTrainingConfig(epochs=40, learning_rate=0.01, batch_size=32)
-    seen_losses: list[float] = []
-    result = train_layout(rows, features(rows), config, lambda epochs, loss: seen_losses.append(loss))
+    events: list[Event] = []
+    result = train_layout(rows, features(rows), config, events.append)
 
-    assert seen_losses == result.losses and len(result.losses) == 40
+    assert [event.losses["loss"] for event in events[1:]] == result.losses and len(result.losses) == 40
     assert result.losses[-1] < 0.3 * result.losses[0]
     assert result.pictures == {"trained on": 72, "held out": 18}
     ours = result.scores["predictor"]

@@ -15,9 +15,9 @@ from ...embedding_file import check_replaceable, write_concept
 from ...learning.concept import Concept
 from ...learning.settings import InversionConfig
 from ...lora_file import NETWORK_PREFIX, check_lora_replaceable, full_difference_lora, low_rank_lora, write_lora
-from ...training.events import Sink
+from ...training.events import Sink, reported
 from ..inversion_run import InversionRun
-from ..progress import with_progress
+from ..progress import host_listener
 from ..trained_weights import TrainedWeights
 
 if TYPE_CHECKING:
@@ -163,7 +163,9 @@ def _differences(weights: TrainedWeights, config: InversionConfig) -> tuple[Patc
 
 def _values(weights: TrainedWeights, config: InversionConfig) -> tuple[Patches, Tensors]:
     patches: Patches = {NETWORK_PREFIX + name: ("set", (value,)) for name, value in weights.values().items()}
-    return patches, low_rank_lora(with_progress(weights.differences().items()), config.lora_rank)
+    return patches, low_rank_lora(
+        reported("cutting down to the rank", weights.differences().items(), host_listener()), config.lora_rank
+    )
 
 
 _OUTCOMES: dict[str, Callable[[TrainedWeights, InversionConfig], tuple[Patches, Tensors]]] = {
