@@ -1,7 +1,7 @@
 """Writing a file so that a crash leaves either the old or the new content, never half of one, and no litter for ever.
 
-What is being written lies in a temporary folder beside the file until one rename puts it in place. The folder's name
-says who writes: what a killed process has left is removed when the next one writes to the same place.
+What is being written lies in a hidden file beside it until one rename puts it in place. The hidden file's name says who
+writes: what a killed process has left is removed when the next one writes to the same place.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import platform
 import re
 import secrets
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -35,6 +34,7 @@ _NAME = re.compile(re.escape(_PREFIX) + r"([0-9a-f]{8})-(\d+)-([0-9a-f]{8})")
 _MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 # Tells this process from an earlier one of the same number, as there is in containers.
 _PROCESS = secrets.token_hex(4)
+_YOUNG_SECONDS = 600
 _SECONDS_OF_A_DAY = 86_400
 
 
@@ -57,17 +57,14 @@ def replacing(path: Path) -> Iterator[Path]:
     UserError
         When the disk is full or the folder cannot be written to; `path` is then as it was.
     """
-    # The number keeps threads of this process apart.
-    workshop = path.parent / f"{_PREFIX}{_MACHINE}-{os.getpid()}-{_PROCESS}-{secrets.token_hex(2)}"
+    temporary = _hidden(path.parent)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent)
-        workshop.mkdir()
-        temporary = workshop / "part"
         temporary.touch()
         usual = temporary.stat().st_mode
         yield temporary
-        # safetensors leaves files that only their owner may read.
+        # Some libraries leave files that only their owner may read.
         temporary.chmod(usual)
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
@@ -82,7 +79,8 @@ def replacing(path: Path) -> Iterator[Path]:
             raise _not_writable(path.parent, error) from error
         raise
     finally:
-        shutil.rmtree(workshop, ignore_errors=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> None:
@@ -100,18 +98,17 @@ def check_writable(folder: Path) -> None:
     """
     try:
         nearest = next(place for place in (folder, *folder.parents) if place.exists() or place.is_symlink())
-        probe = nearest / f"{_PREFIX}{_MACHINE}-{os.getpid()}-{_PROCESS}-{secrets.token_hex(2)}"
-        probe.mkdir()
-        probe.rmdir()
+        probe = _hidden(nearest)
+        probe.touch()
+        probe.unlink()
     except OSError as error:
         raise _not_writable(folder, error) from error
 
 
-def remove_leftovers(folder: Path, own: bool = False) -> None:
+def remove_leftovers(folder: Path, own: bool = False, young: bool = False) -> None:
     """Remove what processes left in a folder when they were killed while writing.
 
-    Only temporary folders of ours, whose process is gone; those of another machine, which may share the disk, after a
-    day.
+    Only hidden files of ours, whose process is gone; those of another machine, which may share the disk, after a day.
 
     Parameters
     ----------
@@ -119,6 +116,9 @@ def remove_leftovers(folder: Path, own: bool = False) -> None:
         May not exist.
     own : bool
         Whether nobody else writes there; hidden temporary files of earlier versions then go, too.
+    young : bool
+        Also files of the last minutes, which might be those of a process in another container. For the end of some work
+        in the folder, or where room is short.
     """
     if own:
         for pattern in (".*.tmp", ".tmp*"):
@@ -127,8 +127,15 @@ def remove_leftovers(folder: Path, own: bool = False) -> None:
                     path.unlink()
     with suppress(OSError):
         for entry in os.scandir(folder):
-            if entry.name.startswith(_PREFIX) and _is_left_over(entry.name, entry.stat(follow_symlinks=False).st_mtime):
-                shutil.rmtree(entry.path, ignore_errors=True)
+            modified = entry.stat(follow_symlinks=False).st_mtime if entry.name.startswith(_PREFIX) else time.time()
+            if (young or time.time() - modified > _YOUNG_SECONDS) and _is_left_over(entry.name, modified):
+                with suppress(OSError):
+                    os.unlink(entry.path)  # noqa: PTH108 (a name, not a path, comes out of the listing)
+
+
+def _hidden(folder: Path) -> Path:
+    # The last digits keep threads of this process apart.
+    return folder / f"{_PREFIX}{_MACHINE}-{os.getpid()}-{_PROCESS}-{secrets.token_hex(2)}"
 
 
 def _is_left_over(name: str, modified: float) -> bool:

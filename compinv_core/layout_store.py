@@ -74,10 +74,12 @@ class LayoutStore:
         return self.folder / IMAGE_FOLDER / image.file_name
 
     def forget_lost(self) -> int:
-        """Take pictures whose files are gone out of the data set; return how many there were."""
+        """Take pictures whose files are gone out of the data set at its end; return how many there were."""
         before = len(self._images)
         self._keep(list(self._images.values()), self._annotations)
         lost = before - len(self._images)
+        for folder in (self.folder, self.folder / IMAGE_FOLDER):
+            remove_leftovers(folder, own=True, young=True)
         if lost:
             self._write()
         return lost

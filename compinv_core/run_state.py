@@ -118,6 +118,9 @@ class RunStore:
         needed = 2 * state_bytes - (replaced.stat().st_size if path.exists() and replaced.exists() else 0)
         free = shutil.disk_usage(existing).free
         if needed > free:
+            remove_leftovers(self.folder, own=True, young=True)
+            free = shutil.disk_usage(existing).free
+        if needed > free:
             raise UserError(
                 f"The training state in the run folder {quoted(self.folder.name)} needs {needed / 1e9:.1f} GB, but "
                 f"{free / 1e9:.1f} GB are free on that disk; free some room, or start ComfyUI with another "
@@ -167,6 +170,10 @@ class RunStore:
         with replacing(self.folder / SUMMARY_FILE) as temporary:
             summary = {"step": state.step, "steps": steps, "settings": self.settings, "fingerprint": self.fingerprint}
             temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def finish(self) -> None:
+        """Clear away what killed processes left, now that the run is at its end."""
+        remove_leftovers(self.folder, own=True, young=True)
 
     def _continuable(self, header: Mapping[str, Any], steps: int) -> bool:
         """Tell whether the saved run is this one; refuse to lose another one that is unfinished."""

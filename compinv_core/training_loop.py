@@ -164,8 +164,10 @@ class _Loop:
             self._one_step(work)
             if self.settings.save_every and self.step % self.settings.save_every == 0:
                 self._save()
-        if self.store and (saved is None or saved.step < self.step):
-            self._save()
+        if self.store:
+            if saved is None or saved.step < self.step:
+                self._save()
+            self.store.finish()
         self._check_losses()
         return self.history
 

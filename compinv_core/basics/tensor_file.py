@@ -1,4 +1,8 @@
-"""Named tensors in a safetensors file: one writer, which turns equal contents into equal bytes, and one reader."""
+"""Named tensors in a safetensors file: one writer, which turns equal contents into equal bytes, and one reader.
+
+The library's own writer puts the metadata in an order of chance, and leaves temporary files of its own naming when it
+is killed; so the few lines that the format takes are written here. Reading is the library's.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,29 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from ..atomic_file import replacing
 from ..errors import UserError, listed, quoted
 
-_LENGTH_BYTES = 8
+_LENGTH_BYTES = _ALIGNMENT = 8
+_TYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +68,20 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
     UserError
         When the folder cannot be written to or the disk is full; `path` is then as it was.
     """
-    own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as temporary:
-        save_file(own, temporary, dict(metadata))
-        _sort_header(temporary)
+    # Large numbers first, so that each tensor begins at a multiple of its numbers' size.
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name, tensor in ordered:
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    text = text.ljust(-(-len(text) // _ALIGNMENT) * _ALIGNMENT)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(len(text).to_bytes(_LENGTH_BYTES, "little") + text)
+        for _, tensor in ordered:
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            file.write(flat.view(torch.uint8).numpy().data)
 
 
 def read_tensors(
@@ -145,15 +173,3 @@ def _check_shapes(
     for key, shape in wanted.items():
         if len(shape) != len(found[key]) or any(w not in (None, f) for w, f in zip(shape, found[key], strict=True)):
             raise UserError(f"{name} holds {key} of shape {found[key]}, where {what} has another; {cure}.")
-
-
-def _sort_header(path: Path) -> None:
-    """Put the entries of the header in order, in place: the library writes the metadata in an order of chance."""
-    with path.open("r+b") as file:
-        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-        header = json.loads(file.read(length))
-        text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-        if len(text) > length:
-            raise RuntimeError(f"The sorted header of {path.name} is longer than the one written.")
-        file.seek(_LENGTH_BYTES)
-        file.write(text.ljust(length))

@@ -145,6 +145,8 @@ def make_class_pictures(
                         if (path := files[number]) is not None:
                             write_picture(path, picture)
             work.report(batch.stop)
+    if folder is not None:
+        remove_leftovers(folder, own=True, young=True)
     return torch.stack([picture for picture in pictures if picture is not None])
 
 

@@ -30,7 +30,7 @@ def names_in(folder: Path) -> list[str]:
 
 @pytest.fixture
 def leftover(tmp_path: Path) -> Path:
-    """The temporary folder of a process that was killed while writing."""
+    """The hidden file of a process that was killed while writing."""
     root = str(Path(atomic_file.__file__).parents[1])
     subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "x.txt")], cwd=root, check=False)
     (left,) = tmp_path.iterdir()
@@ -54,7 +54,11 @@ def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["x.txt"]
 
 
-def test_what_a_killed_process_left_goes_with_the_next_write(leftover: Path) -> None:
+def test_what_a_killed_process_left_goes_with_a_later_write(leftover: Path) -> None:
+    remove_leftovers(leftover.parent)
+    assert leftover.exists()
+    a_while_ago = time.time() - 700
+    os.utime(leftover, (a_while_ago, a_while_ago))
     with replacing(leftover.parent / "y.txt") as temporary:
         temporary.write_text("y")
     assert names_in(leftover.parent) == ["y.txt"]
@@ -63,27 +67,32 @@ def test_what_a_killed_process_left_goes_with_the_next_write(leftover: Path) -> 
 def test_what_is_being_written_now_stays(tmp_path: Path) -> None:
     with replacing(tmp_path / "x.txt") as temporary:
         temporary.write_text("x")
-        remove_leftovers(tmp_path, own=True)
+        remove_leftovers(tmp_path, own=True, young=True)
         assert temporary.read_text() == "x"
 
 
-def test_another_process_that_writes_now_keeps_its_folder(tmp_path: Path) -> None:
+def test_what_a_killed_process_left_goes_at_the_end_of_some_work(leftover: Path) -> None:
+    remove_leftovers(leftover.parent, young=True)
+    assert names_in(leftover.parent) == []
+
+
+def test_another_process_that_writes_now_keeps_its_file(tmp_path: Path) -> None:
     others = tmp_path / f".compinv-{atomic_file._MACHINE}-{os.getppid()}-{'0' * 8}-aaaa"
-    others.mkdir()
-    remove_leftovers(tmp_path)
+    others.touch()
+    remove_leftovers(tmp_path, young=True)
     assert others.exists()
 
 
 def test_an_earlier_process_of_the_same_number_is_told_apart(tmp_path: Path) -> None:
-    (tmp_path / f".compinv-{atomic_file._MACHINE}-{os.getpid()}-{'0' * 8}-aaaa").mkdir()
-    remove_leftovers(tmp_path)
+    (tmp_path / f".compinv-{atomic_file._MACHINE}-{os.getpid()}-{'0' * 8}-aaaa").touch()
+    remove_leftovers(tmp_path, young=True)
     assert not names_in(tmp_path)
 
 
-def test_the_folder_of_another_machine_stays_for_a_day(tmp_path: Path) -> None:
+def test_the_file_of_another_machine_stays_for_a_day(tmp_path: Path) -> None:
     others = tmp_path / f".compinv-{'f' * 8}-1-{'0' * 8}-aaaa"
-    others.mkdir()
-    remove_leftovers(tmp_path)
+    others.touch()
+    remove_leftovers(tmp_path, young=True)
     assert others.exists()
     day_before = time.time() - 90_000
     os.utime(others, (day_before, day_before))

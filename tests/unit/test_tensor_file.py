@@ -39,6 +39,16 @@ def test_other_readers_of_the_format_read_it(path: Path) -> None:
     assert read_metadata(path) == METADATA
 
 
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float8_e4m3fn", "float8_e5m2", "int16", "uint8", "bool"])
+def test_every_type_comes_back(tmp_path: Path, dtype: str) -> None:
+    tensors = {"x": torch.tensor([[0.0, 1.0], [1.0, 0.0]]).to(getattr(torch, dtype)).T, "none": torch.zeros(0, 3)}
+    write_tensors(tmp_path / "x", tensors, {})
+    loaded = load_file(tmp_path / "x")
+    assert loaded["x"].dtype == tensors["x"].dtype
+    assert torch.equal(loaded["x"].float(), tensors["x"].float())
+    assert loaded["none"].shape == (0, 3)
+
+
 def test_equal_contents_are_equal_bytes(path: Path) -> None:
     contents = set()
     for number in range(8):
@@ -114,6 +124,8 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(path: Path) -> None:
     before = path.read_bytes()
     with pytest.raises(TypeError):
-        write_tensors(path, TENSORS, {"number": 5})  # type: ignore[dict-item]
+        write_tensors(path, TENSORS, {"number": {5}})  # type: ignore[dict-item]
+    with pytest.raises(KeyError):
+        write_tensors(path, {**TENSORS, "complex": torch.zeros(2, dtype=torch.complex64)}, METADATA)
     assert path.read_bytes() == before
     assert names_in(path.parent) == [path.name]

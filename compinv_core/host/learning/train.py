@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...anchors import Anchors
-from ...atomic_file import check_writable
+from ...atomic_file import check_writable, remove_leftovers
 from ...embedding_file import check_replaceable, write_concept
 from ...learning.concept import Concept
 from ...learning.settings import InversionConfig
@@ -62,6 +62,12 @@ class Places:
         if self.lora is not None:
             check_writable(self.lora.parent)
             check_lora_replaceable(self.lora)
+
+    def clear(self) -> None:
+        """Clear away what killed processes left, now that everything is written."""
+        for folder in (self.embeddings, self.lora.parent if self.lora else None):
+            if folder is not None:
+                remove_leftovers(folder, young=True)
 
     def embedding(self, concept: Concept) -> Path:
         """Return the file of a concept's embedding."""
@@ -145,6 +151,7 @@ def train_concepts(
     if places.embeddings is not None:
         for concept in learned.concepts:
             write_concept(concept, places.embedding(concept))
+    places.clear()
     if patches:
         model = model.clone()
         model.add_patches(patches)
