@@ -51,6 +51,7 @@ def main() -> None:
     run(
         [*uv, "pip", "install", "--python", PYTHON, "--constraint", ROOT / ".ci/constraints.txt"]
         + ["--requirement", host / "requirements.txt", "--requirement", ROOT / "requirements.txt"]
+        + ["--requirement", ROOT / "requirements-yolo.txt"]
         + ["--group", f"{ROOT / 'pyproject.toml'}:dev"]
     )
     write_stamp(host)
@@ -70,7 +71,8 @@ def host_folder() -> Path:
 
 def fingerprint(host: Path) -> str:
     """Return a digest of everything that decides what is installed."""
-    sources = [Path(__file__), ROOT / ".ci/constraints.txt", ROOT / "requirements.txt", ROOT / "pyproject.toml"]
+    names = (".ci/constraints.txt", "requirements.txt", "requirements-yolo.txt", "pyproject.toml")
+    sources = [Path(__file__), *map(ROOT.joinpath, names)]
     parts = [str(host), (host / "requirements.txt").read_text(), *(path.read_text() for path in sources)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

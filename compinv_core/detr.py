@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .basics.content import ByContent
 from .detections import Detection, sorted_detections
+from .detectors.bounds import MemoryBudget
 from .detr_checkpoint import PROCESSOR_FILE, DetrCheckpoint, read_detr_checkpoint
-from .errors import UserError
+from .errors import UserError, quoted
 
 # COCO's numbering has gaps; the authors' files call them this.
 _NO_CLASS = "N/A"
 # Pictures are looked at with a shorter side of 800 pixels, which takes about 1 GB for this many.
 _BATCH = 4
+_LARGEST_SIDE = 4096
+# Their settings are DETR's own.
+_PROCESSORS = {"DetrImageProcessor", "DetrImageProcessorFast", "DetrImageProcessorPil", "DetrFeatureExtractor"}
+_IGNORED = {"auto_map", "processor_class"}
 
 
 @dataclass(frozen=True, eq=False)
-class DetrDetector:
+class DetrDetector(ByContent):
     """A DETR and its preprocessing; a `detections.Detector`.
 
     Parameters
@@ -40,7 +44,7 @@ class DetrDetector:
 
     name: str
     network: nn.Module
-    processor: Callable[..., Any]
+    processor: Any = field(compare=False)
     class_names: tuple[str, ...]
     threshold: float
 
@@ -57,38 +61,25 @@ class DetrDetector:
     def _detect_batch(self, images: Tensor) -> list[tuple[Detection, ...]]:
         parameter = next(self.network.parameters())
         pictures = list(images.movedim(-1, 1).float().cpu())
-        inputs = self.processor(
-            images=pictures, do_rescale=False, input_data_format="channels_first", return_tensors="pt"
-        )
+        inputs = _prepared(self.processor, pictures)
         output = self.network(
             pixel_values=inputs["pixel_values"].to(parameter), pixel_mask=inputs["pixel_mask"].to(parameter.device)
         )
-        scores, classes = output.logits.float().softmax(-1)[..., :-1].max(-1)
-        centre, size = output.pred_boxes.float().split(2, dim=-1)
-        corners = torch.cat([centre - size / 2, centre + size / 2], dim=-1)
-        found = []
-        for picture_scores, picture_classes, boxes in zip(scores, classes, corners, strict=True):
-            rows = zip(picture_classes.tolist(), picture_scores.tolist(), boxes.tolist(), strict=True)
-            named = ((self.class_names[index], score, box) for index, score, box in rows if score >= self.threshold)
-            found.append(sorted_detections(row for row in named if row[0] != _NO_CLASS))
-        return found
+        output.logits, output.pred_boxes = output.logits.float(), output.pred_boxes.float()
+        # Without sizes the boxes are fractions of the picture.
+        found = self.processor.post_process_object_detection(output, threshold=self.threshold)
+        return [sorted_detections(self._named(**picture)) for picture in found]
+
+    def _named(self, scores: Tensor, labels: Tensor, boxes: Tensor) -> Iterator[tuple[str, float, list[float]]]:
+        for index, score, box in zip(labels.tolist(), scores.tolist(), boxes.tolist(), strict=True):
+            if self.class_names[index] != _NO_CLASS:
+                yield self.class_names[index], score, box
 
 
 def load_detr(folder: Path, name: str, threshold: float) -> DetrDetector:
-    """Load a DETR from a folder; nothing is downloaded, and `timm` is not needed.
+    """Load a DETR from a folder as ``save_pretrained`` of `transformers` writes it, in safetensors.
 
-    Parameters
-    ----------
-    folder : Path
-        As ``save_pretrained`` of `transformers` writes it, in safetensors.
-    name : str
-        For reports.
-    threshold : float
-        In [0, 1].
-
-    Returns
-    -------
-    DetrDetector
+    Nothing is downloaded, and `timm` is not needed. `name` is for reports.
 
     Raises
     ------
@@ -106,11 +97,11 @@ def load_detr(folder: Path, name: str, threshold: float) -> DetrDetector:
     try:
         config = DetrConfig.from_dict(checkpoint.settings)
         # With the loading info a pair comes back, which the library's types do not say.
-        pair: Any = DetrForObjectDetection.from_pretrained(
-            None, config=config, state_dict=checkpoint.weights, output_loading_info=True
-        )
+        with MemoryBudget(checkpoint.weights):
+            pair: Any = DetrForObjectDetection.from_pretrained(
+                None, config=config, state_dict=checkpoint.weights, output_loading_info=True
+            )
         network, loading = pair
-        processor = _image_processor(checkpoint)
     except Exception as error:  # settings that do not fit may fail anywhere in the library
         raise UserError(
             f"The DETR in {folder.name} cannot be built by this version of transformers; "
@@ -121,20 +112,50 @@ def load_detr(folder: Path, name: str, threshold: float) -> DetrDetector:
             f"The weights in {folder.name} are not those of a DETR that detects objects, for "
             f"{len(loading['missing_keys'])} tensors are missing; choose another detector."
         )
+    processor = _image_processor(checkpoint, folder)
     names = _class_names(config.id2label or {}, network.class_labels_classifier.out_features - 1)
     return DetrDetector(name, network.float().eval().requires_grad_(False), processor, names, threshold)
 
 
-def _image_processor(checkpoint: DetrCheckpoint) -> Callable[..., Any]:
-    from transformers import AutoImageProcessor, DetrImageProcessor
+def _image_processor(checkpoint: DetrCheckpoint, folder: Path) -> Any:
+    """The processor with the settings that were read, tried on a small picture.
 
-    if checkpoint.processor is None:
-        return DetrImageProcessor()
-    # Only the settings that were read and checked are handed on, never the folder: that could bring code with it.
-    with tempfile.TemporaryDirectory() as folder:
-        settings = {key: value for key, value in checkpoint.processor.items() if key != "auto_map"}
-        (Path(folder) / PROCESSOR_FILE).write_text(json.dumps(settings))
-        return AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    Raises
+    ------
+    UserError
+        When it is another model's, or its settings make no sense.
+    """
+    from transformers import DetrImageProcessor
+
+    settings: dict[str, Any] = dict(checkpoint.processor or {})
+    kind = settings.pop("image_processor_type", settings.pop("feature_extractor_type", None)) or "DetrImageProcessor"
+    if kind not in _PROCESSORS:
+        raise UserError(
+            f"The processor of {folder.name} is {quoted(kind)}, where a DETR has DetrImageProcessor; correct "
+            f"{PROCESSOR_FILE}, or remove it for DETR's own."
+        )
+    try:
+        processor: Any = DetrImageProcessor.from_dict({key: settings[key] for key in settings if key not in _IGNORED})
+        _check_size(processor.size)
+        inputs = _prepared(processor, [torch.zeros(3, 16, 24)])
+        if inputs["pixel_values"].ndim != 4 or inputs["pixel_mask"].ndim != 3:
+            raise ValueError("pictures in another form")
+    except Exception as error:  # settings that do not fit may fail anywhere in the library
+        raise UserError(
+            f"The settings of the processor in {folder.name}/{PROCESSOR_FILE} make no sense ({error}); correct them, "
+            "or remove that file for DETR's own."
+        ) from error
+    return processor
+
+
+def _check_size(size: Any) -> None:
+    numbers = list(dict(size).values())
+    if not all(number is None or (isinstance(number, int) and 1 <= number <= _LARGEST_SIDE) for number in numbers):
+        raise ValueError(f"size {dict(size)}")
+
+
+def _prepared(processor: Any, pictures: list[Tensor]) -> Any:
+    return processor(images=pictures, do_rescale=False, input_data_format="channels_first", return_tensors="pt")
 
 
 def _class_names(id2label: Mapping[Any, Any], count: int) -> tuple[str, ...]:

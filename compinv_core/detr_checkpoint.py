@@ -9,21 +9,23 @@ on the network.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .errors import UserError
+from .basics.json_file import read_json_object
+from .basics.tensor_file import read_tensors
+from .errors import UserError, quoted
 
 CONFIG_FILE = "config.json"
 PROCESSOR_FILE = "preprocessor_config.json"
 WEIGHTS_FILE = "model.safetensors"
+
+_LARGEST_SETTINGS, _LARGEST_WEIGHTS = 4_000_000, 4 << 30
 
 _RESNETS: dict[str, dict[str, Any]] = {
     "resnet18": {"depths": [2, 2, 2, 2], "layer_type": "basic", "hidden_sizes": [64, 128, 256, 512]},
@@ -64,14 +66,6 @@ class DetrCheckpoint:
 def read_detr_checkpoint(folder: Path) -> DetrCheckpoint:
     """Read a folder with ``config.json`` and ``model.safetensors``.
 
-    Parameters
-    ----------
-    folder : Path
-
-    Returns
-    -------
-    DetrCheckpoint
-
     Raises
     ------
     UserError
@@ -80,7 +74,8 @@ def read_detr_checkpoint(folder: Path) -> DetrCheckpoint:
     settings = _read_json(folder, CONFIG_FILE)
     if settings.get("model_type") != "detr":
         raise UserError(
-            f"The model in {folder.name} is of the type {settings.get('model_type')!r}; choose a folder with a DETR."
+            f"The model in {folder.name} is of the type {quoted(settings.get('model_type'))}; choose a folder with a "
+            "DETR."
         )
     processor = _read_json(folder, PROCESSOR_FILE) if (folder / PROCESSOR_FILE).is_file() else None
     resnet, of_timm = _resnet(settings, folder)
@@ -137,29 +132,23 @@ def _without_timm(key: str, layers: int) -> str:
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not (folder / name).exists():
         raise UserError(
-            f"The detector folder {folder.name!r} has no {name}; put a DETR as transformers saves it into "
+            f"The detector folder {quoted(folder.name)} has no {name}; put a DETR as transformers saves it into "
             "models/compinv/detectors."
-        ) from None
-    except (OSError, ValueError) as error:
+        )
+    try:
+        return read_json_object(folder / name, _LARGEST_SETTINGS)
+    except ValueError as error:
         raise UserError(f"{name} in {folder.name} is not readable ({error}); download the detector again.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{name} in {folder.name} holds no settings; download the detector again.")
-    return content
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
     path = folder / WEIGHTS_FILE
     if not path.is_file():
         raise UserError(
-            f"The detector folder {folder.name!r} has no {WEIGHTS_FILE}; save the model with safetensors, other "
+            f"The detector folder {quoted(folder.name)} has no {WEIGHTS_FILE}; save the model with safetensors, other "
             "formats are not read."
         )
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (no dict)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{WEIGHTS_FILE} in {folder.name} is broken ({error}); download the detector again.") from error
+    file = read_tensors(path, "a detector", "download the detector again", _LARGEST_WEIGHTS, finite=False)
+    return {key: tensor.float() for key, tensor in file.tensors.items()}

@@ -17,9 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .basics.content import ByContent
 from .detections import Detection, sorted_detections
-from .errors import UserError
+from .detectors.bounds import MemoryBudget
+from .errors import UserError, quoted
 from .yolo_checkpoint import YoloCheckpoint, read_yolo_checkpoint
+
+REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements-yolo.txt"
+"""What YOLO detectors need beside the pack's own requirements."""
 
 # As ultralytics' own prediction: grey border, and boxes of one class that overlap more than this are one object.
 _PADDING = 114 / 255
@@ -30,7 +35,7 @@ _FORBIDDEN_LAYERS = {"TorchVision"}
 
 
 @dataclass(frozen=True, eq=False)
-class YoloDetector:
+class YoloDetector(ByContent):
     """A YOLO network and what it needs to name what it finds; a `detections.Detector`.
 
     Parameters
@@ -81,22 +86,17 @@ class YoloDetector:
 
 
 def load_yolo(path: Path, name: str, threshold: float, settings_folder: Path) -> YoloDetector:
-    """Load a YOLO file.
+    """Load a ``.pt`` file as ultralytics writes it.
 
     Parameters
     ----------
     path : Path
-        A ``.pt`` file as ultralytics writes it.
     name : str
         For reports.
     threshold : float
         In [0, 1].
     settings_folder : Path
         Where ultralytics may keep its settings file, which it writes when it is imported.
-
-    Returns
-    -------
-    YoloDetector
 
     Raises
     ------
@@ -140,8 +140,8 @@ def quiet_ultralytics(settings_folder: Path) -> Iterator[None]:
             import ultralytics.nn.tasks
         except ImportError as error:
             raise UserError(
-                f"YOLO detectors need the package ultralytics, which cannot be imported ({error}); "
-                "install it with: pip install ultralytics."
+                f"YOLO detectors need the package ultralytics, which cannot be imported ({error}); type: "
+                f'"{sys.executable}" -m pip install -r "{REQUIREMENTS}"'
             ) from error
         yield
     finally:
@@ -161,9 +161,13 @@ def _build(checkpoint: YoloCheckpoint, path: Path) -> nn.Module:
     activation = Conv.default_act
     try:
         channels = int(description.get("channels") or description.get("ch") or 3)
-        network = getattr(tasks, checkpoint.kind)(
-            dict(description), ch=channels, nc=len(checkpoint.names), verbose=False
-        )
+        with MemoryBudget(checkpoint.weights):
+            network = getattr(tasks, checkpoint.kind)(
+                dict(description), ch=channels, nc=len(checkpoint.names), verbose=False
+            )
+        if not any(".bn." in name for name in checkpoint.weights):
+            # The file's batch norms were fused into the convolutions before it was saved.
+            network.fuse(verbose=False)
         network.load_state_dict(checkpoint.weights)
     except Exception as error:  # a description that does not fit may fail in any layer
         raise UserError(
@@ -182,7 +186,8 @@ def _check_layers(description: Mapping[str, Any], path: Path) -> None:
     """Allow layers only: ultralytics would look up and call whatever name is written there."""
     from ultralytics.nn import modules
 
-    rows = [*(description.get("backbone") or []), *(description.get("head") or [])]
+    parts = [description.get(part) or [] for part in ("backbone", "head")]
+    rows = [row for part in parts for row in (part if isinstance(part, list) else [part])]
     for row in rows:
         name = row[2] if isinstance(row, list) and len(row) == 4 else None
         source, _, layer = name.rpartition(".") if isinstance(name, str) else ("", "", "")
@@ -190,8 +195,8 @@ def _check_layers(description: Mapping[str, Any], path: Path) -> None:
         found = getattr(home, layer, None)
         if layer in _FORBIDDEN_LAYERS or not (isinstance(found, type) and issubclass(found, nn.Module)):
             raise UserError(
-                f"{path.name} describes a network with {name!r}, which is no layer of this version of ultralytics; "
-                "update ultralytics, or choose another detector."
+                f"{path.name} describes a network with {quoted(name)}, which is no layer of this version of "
+                "ultralytics; update ultralytics, or choose another detector."
             )
 
 

@@ -9,6 +9,7 @@ kept are tensors, the network's description and its class names; `yolo` builds a
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import UserError
+from .detectors.bounds import check_regular, plain_data, plain_tensor
+from .errors import UserError, listed, quoted
 
 DEFAULT_IMAGE_SIZE = 640
 """Side in pixels that ultralytics trains with unless told otherwise."""
 
 _SMALLEST_IMAGE, _LARGEST_IMAGE = 32, 4096
+_DEEPEST = 64
 _TASKS = "ultralytics.nn.tasks."
 _KINDS = {
     "DetectionModel": "DetectionModel",
@@ -81,21 +84,14 @@ class _StandIn:
 def read_yolo_checkpoint(path: Path) -> YoloCheckpoint:
     """Read a ``.pt`` file as ultralytics writes it.
 
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    YoloCheckpoint
-
     Raises
     ------
     UserError
-        When the file is missing, broken, no YOLO file, holds foreign classes, or is a YOLO of another task.
+        When the file is missing, broken, no YOLO file, holds foreign classes or what no network has, or is a YOLO of
+        another task.
     """
     if not path.is_file():
-        raise UserError(f"The detector file {path.name!r} does not exist; put it into models/ultralytics.")
+        raise UserError(f"The detector file {quoted(path.name)} does not exist; put it into models/ultralytics.")
     if not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):
         raise UserError("A YOLO file can only be read safely by PyTorch 2.6 or newer; update PyTorch.")
     names = _foreign_names(path)
@@ -113,22 +109,26 @@ def read_yolo_checkpoint(path: Path) -> YoloCheckpoint:
         raise _not_yolo(path)
     kind = classes[type(network)].removeprefix(_TASKS)
     if kind not in _KINDS:
-        raise UserError(f"{path.name} is a YOLO file of the kind {kind}; choose one that detects objects.")
+        raise UserError(f"{path.name} is a YOLO file of the kind {quoted(kind)}; choose one that detects objects.")
     state = network.state
-    description = _plain(state.get("yaml"))
-    labels = _class_names(state.get("names"))
+    labels = _class_names(state.get("names"), path)
     try:
-        weights = {key: tensor.detach().float() for key, tensor in _tensors(network).items()}
-    except (RecursionError, AttributeError) as error:
-        raise _not_yolo(path) from error
+        description = plain_data(state.get("yaml"))
+        weights = _weights(network)
+    except (RecursionError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path.name} describes no network ({error}); choose a .pt file of a detector, as ultralytics writes it."
+        ) from error
     if not isinstance(description, dict) or not labels or not weights:
         raise _not_yolo(path)
-    return YoloCheckpoint(_KINDS[kind], description, labels, _image_size(content, state), weights)
+    return YoloCheckpoint(_KINDS[kind], description, labels, _image_size(content, state, path), weights)
 
 
 def _foreign_names(path: Path) -> list[str]:
     """Names in the pickle that are no tensors; refuses those that no YOLO file has."""
     try:
+        check_regular(path)
+        _check_archive(path)
         names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception as error:  # a file of another kind may raise anything
         raise _not_yolo(path) from error
@@ -154,8 +154,27 @@ def _network(content: Any) -> _StandIn | None:
     return next((candidate for candidate in candidates if isinstance(candidate, _StandIn)), None)
 
 
-def _tensors(module: _StandIn, prefix: str = "") -> dict[str, Tensor]:
+def _check_archive(path: Path) -> None:
+    """Refuse an archive that unpacks to more than it is: PyTorch stores without compressing."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > 2 * path.stat().st_size:
+            raise ValueError("it unpacks to more than it is")
+
+
+def _weights(network: _StandIn) -> dict[str, Tensor]:
+    found = _tensors(network)
+    odd = [name for name, tensor in found.items() if not plain_tensor(tensor)]
+    if odd:
+        raise ValueError(f"{odd[0]} is no plain tensor")
+    return {name: tensor.detach().float() for name, tensor in found.items()}
+
+
+def _tensors(module: _StandIn, prefix: str = "", depth: int = 0) -> dict[str, Tensor]:
     """The state dict of a network of stand-ins."""
+    if depth > _DEEPEST:
+        raise ValueError("its layers contain themselves")
     state = module.state
     found: dict[str, Tensor] = {}
     transient = state.get("_non_persistent_buffers_set") or ()
@@ -165,35 +184,38 @@ def _tensors(module: _StandIn, prefix: str = "") -> dict[str, Tensor]:
                 found[f"{prefix}{name}"] = tensor
     for name, child in (state.get("_modules") or {}).items():
         if isinstance(child, _StandIn):
-            found |= _tensors(child, f"{prefix}{name}.")
+            found |= _tensors(child, f"{prefix}{name}.", depth + 1)
     return found
 
 
-def _plain(value: Any) -> Any:
-    """The value as plain data; None where anything else is in it."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, (str, int, float, bool)) else None
-
-
-def _class_names(names: Any) -> tuple[str, ...]:
+def _class_names(names: Any, path: Path) -> tuple[str, ...]:
     if isinstance(names, Mapping):
         try:
-            names = [names[index] for index in range(len(names))]
-        except KeyError:
-            return ()
+            numbered = {int(number): name for number, name in names.items()}
+        except (TypeError, ValueError):
+            numbered = {}
+        if sorted(numbered) != list(range(len(names))):
+            raise UserError(
+                f"The class names in {path.name} are numbered {listed(names)}, where 0 to {max(len(names) - 1, 0)} "
+                "were expected; choose another detector, or save it with all its class names."
+            )
+        names = [numbered[number] for number in range(len(numbered))]
     return tuple(str(name) for name in names) if isinstance(names, (list, tuple)) else ()
 
 
-def _image_size(content: Mapping[str, Any], state: Mapping[str, Any]) -> int:
+def _image_size(content: Mapping[str, Any], state: Mapping[str, Any], path: Path) -> int:
     for arguments in (content.get("train_args"), state.get("args")):
         settings = arguments.state if isinstance(arguments, _StandIn) else arguments
         size = settings.get("imgsz") if isinstance(settings, Mapping) else None
-        size = max(size, default=None) if isinstance(size, (list, tuple)) else size
-        if isinstance(size, (int, float)) and _SMALLEST_IMAGE <= size <= _LARGEST_IMAGE:
-            return int(size)
+        sizes = list(size) if isinstance(size, (list, tuple)) else [size]
+        if sizes in ([], [None]):
+            continue
+        if not all(isinstance(side, (int, float)) and _SMALLEST_IMAGE <= side <= _LARGEST_IMAGE for side in sizes):
+            raise UserError(
+                f"The image size (imgsz) in {path.name} is {quoted(size)}, where numbers from {_SMALLEST_IMAGE} to "
+                f"{_LARGEST_IMAGE} were expected; choose another detector, or save it again with ultralytics."
+            )
+        return int(max(sizes))
     return DEFAULT_IMAGE_SIZE
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..compinv_core.bounding_boxes import detections_to_bounding_boxes
-from ..compinv_core.host.detector_files import DETR, YOLO, detector_names
-from ..compinv_core.host.detectors import detector_fingerprint, load_detector
+from ..compinv_core.detectors.backends import BACKENDS
+from ..compinv_core.host.detector_files import detector_fingerprint, detector_names
+from ..compinv_core.host.detectors import load_detector
+from .schema import CATEGORY
 from .sockets import Detector
-
-_CATEGORY = "compositional inversion"
 
 
 class LoadDetector(io.ComfyNode):
@@ -20,14 +20,14 @@ class LoadDetector(io.ComfyNode):
         return io.Schema(
             node_id="CompInvLoadDetector",
             display_name="Load Detector",
-            category=_CATEGORY,
+            category=CATEGORY,
             description="Loads a network that finds objects: a DETR (transformers) or a YOLO (ultralytics).",
             search_aliases=["compinv", "detr", "yolo", "ultralytics", "object detection", "bbox detector"],
             inputs=[
                 io.Combo.Input(
                     "backend",
-                    options=[DETR, YOLO],
-                    default=DETR,
+                    options=list(BACKENDS),
+                    default=next(iter(BACKENDS)),
                     tooltip="Kind of the network. detr: a folder of transformers, the paper's choice. yolo: a .pt file "
                     "of ultralytics; nothing in it is run, only its weights are read.",
                 ),
@@ -79,7 +79,7 @@ class Detect(io.ComfyNode):
         return io.Schema(
             node_id="CompInvDetect",
             display_name="Detect",
-            category=_CATEGORY,
+            category=CATEGORY,
             description="Finds objects in pictures: boxes in pixels with label and score, the best first.",
             search_aliases=["compinv", "object detection", "find objects", "bounding box", "BOUNDING_BOX", "bbox"],
             inputs=[

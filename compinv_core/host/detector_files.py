@@ -1,36 +1,21 @@
-"""The detectors that a person can choose: their own files, two that come with the pack, and two to be downloaded."""
+"""The detectors that a person can choose: their own files, those that come with the pack, and those of the hub."""
 
 from __future__ import annotations
 
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-import comfy.model_management
-import comfy.utils
 import folder_paths
 
-from ..atomic_file import replacing
-from ..detr_checkpoint import CONFIG_FILE, PROCESSOR_FILE, WEIGHTS_FILE
-from ..errors import UserError
+from ..detectors.backends import BACKENDS, HUB_MODELS, OWN_FOLDER, Backend
+from ..errors import UserError, quoted
 from .folders import MINIATURE_WEIGHTS
 from .predictor_choice import MINIATURE_WORLD
 
-DETR, YOLO = "detr", "yolo"
 NO_DETECTOR = "choose a detector"
 """What a fresh node is set to, so that nothing is downloaded unasked."""
-
-HUB_MODELS = ("facebook/detr-resnet-50", "facebook/detr-resnet-101")
-"""Downloaded from the Hugging Face hub when they are first used."""
-
-_OWN_FOLDER = "compinv/detectors"
-_YOLO_FOLDER = "ultralytics"
-YOLO_SUFFIX = ".pt"
-_MINIATURE = {DETR: "detector-detr", YOLO: "detector-yolo.pt"}
-_CHUNK_BYTES = 1 << 20
-_TIMEOUT_SECONDS = 30
 
 
 def detector_names() -> list[str]:
@@ -39,33 +24,25 @@ def detector_names() -> list[str]:
     Returns
     -------
     list of str
-        `NO_DETECTOR`; then paths below ``models/``, with forward slashes: DETR folders in ``compinv/detectors``, YOLO
-        files there and in ``ultralytics``; then those of the miniature world, where the pack has them, and
-        `HUB_MODELS`.
+        `NO_DETECTOR`; then paths below ``models/``, with forward slashes, and of folders that the person's settings or
+        other packs have added, with the kind of folder as their first part; then those of the miniature world, where
+        the pack has them, and `HUB_MODELS`. Links are followed.
     """
-    own = Path(folder_paths.models_dir) / _OWN_FOLDER
-    found = {f"{_OWN_FOLDER}/{path.parent.relative_to(own).as_posix()}" for path in own.rglob(CONFIG_FILE)}
-    downloaded = {f"{_OWN_FOLDER}/{_hub_folder_name(name)}" for name in HUB_MODELS}
-    for prefix, folder in [(_OWN_FOLDER, own), *((_YOLO_FOLDER, folder) for folder in _yolo_folders())]:
-        found |= {f"{prefix}/{path.relative_to(folder).as_posix()}" for path in folder.rglob(f"*{YOLO_SUFFIX}")}
-    bundled = [MINIATURE_WORLD] if all(miniature_detector_path(backend).exists() for backend in _MINIATURE) else []
-    return [NO_DETECTOR, *sorted(found - downloaded), *bundled, *HUB_MODELS]
+    downloaded = {_hub_folder(name) for name in HUB_MODELS}
+    found: set[str] = set()
+    known: set[Path] = set()
+    for prefix, folder, backends in _places():
+        paths = [path for path in _detectors_below(folder, backends) if path not in downloaded]
+        # The same folder may be registered under several names.
+        found |= {f"{prefix}/{path.relative_to(folder).as_posix()}" for path in paths if path.resolve() not in known}
+        known |= {path.resolve() for path in paths}
+    bundled = all(miniature_detector_path(backend).exists() for backend in BACKENDS.values())
+    return [NO_DETECTOR, *sorted(found), *([MINIATURE_WORLD] if bundled else []), *HUB_MODELS]
 
 
-def miniature_detector_path(backend: str) -> Path:
-    """Return the file or folder of a detector that comes with the miniature world.
-
-    Parameters
-    ----------
-    backend : str
-        ``detr`` or ``yolo``.
-
-    Returns
-    -------
-    Path
-        May not exist.
-    """
-    return MINIATURE_WEIGHTS / _MINIATURE[backend]
+def miniature_detector_path(backend: Backend) -> Path:
+    """Return the file or folder of a detector that comes with the miniature world; may not exist."""
+    return MINIATURE_WEIGHTS / backend.miniature
 
 
 def detector_path(name: str) -> Path:
@@ -86,24 +63,20 @@ def detector_path(name: str) -> Path:
     UserError
         When the name leaves ``models/``.
     """
-    models = Path(folder_paths.models_dir)
     if name in HUB_MODELS:
-        return models / _OWN_FOLDER / _hub_folder_name(name)
+        return _hub_folder(name)
     parts = PurePosixPath(name.strip().replace("\\", "/")).parts
     if not parts or ".." in parts or parts[0].startswith("/") or ":" in parts[0]:
         raise UserError(
-            f"The detector {name!r} is not a path below models/; write one such as ultralytics/bbox/mine.pt."
+            f"The detector {quoted(name)} is not a path below models/; write one such as ultralytics/bbox/mine.pt."
         )
-    if parts[0] == _YOLO_FOLDER:
-        places = [folder.joinpath(*parts[1:]) for folder in _yolo_folders()]
-        return next((place for place in places if place.exists()), places[0])
-    return models.joinpath(*parts)
+    places = [folder.joinpath(*parts[1:]) for prefix, folder, _ in _places() if prefix == parts[0]]
+    places.append(_models(*parts))
+    return next((place for place in places if place.exists()), places[0])
 
 
-def fetch_detector(name: str) -> Path:
-    """Return the folder of one of `HUB_MODELS`; download it (about 170 or 240 MB) where it is not there yet.
-
-    The progress bar follows the download and the stop button ends it. What was half downloaded is thrown away.
+def detector_fingerprint(name: str) -> Any:
+    """Return what changes when the detector's files do, for the host's cache.
 
     Parameters
     ----------
@@ -111,65 +84,45 @@ def fetch_detector(name: str) -> Path:
 
     Returns
     -------
-    Path
-
-    Raises
-    ------
-    UserError
-        When the download fails, or the person has forbidden downloads (``HF_HUB_OFFLINE``).
+    list of (str, int, int)
+        Name, size and time of each file; empty where there is none.
     """
-    folder = detector_path(name)
-    missing = [file for file in (CONFIG_FILE, PROCESSOR_FILE, WEIGHTS_FILE) if not (folder / file).is_file()]
-    for file in missing:
-        _download(name, file, folder / file)
-    return folder
-
-
-def _download(name: str, file: str, destination: Path) -> None:
     try:
-        from huggingface_hub import constants, hf_hub_url
-    except ImportError as error:
-        raise UserError(
-            f"Downloading {name} needs the package huggingface_hub ({error}); install it with: "
-            "pip install huggingface_hub."
-        ) from error
-    if constants.HF_HUB_OFFLINE:
-        raise UserError(
-            f"{name} is not downloaded yet and HF_HUB_OFFLINE forbids it; unset that variable, or put the folder "
-            f"{_hub_folder_name(name)} into models/{_OWN_FOLDER}."
-        )
-    try:
-        with replacing(destination) as temporary, temporary.open("wb") as written:
-            for chunk in _chunks(hf_hub_url(name, file)):
-                written.write(chunk)
-    except (urllib.error.URLError, OSError) as error:
-        raise UserError(
-            f"{file} of {name} could not be downloaded ({error}); check the connection, or put the folder "
-            f"{_hub_folder_name(name)} into models/{_OWN_FOLDER}."
-        ) from error
+        path = detector_path(name)
+    except UserError:
+        return []
+    files = sorted(path.glob("*")) if path.is_dir() else [path]
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
 
 
-def _chunks(url: str) -> Iterator[bytes]:
-    """The content of the address, with progress; ends in an error when less comes than was announced."""
-    with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as answer:
-        total = int(answer.headers.get("Content-Length") or 0)
-        bar = comfy.utils.ProgressBar(max(total, 1))
-        received = 0
-        while chunk := answer.read(_CHUNK_BYTES):
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            received += len(chunk)
-            bar.update_absolute(received, max(total, received))
-            yield chunk
-    if received < total:
-        raise OSError(f"only {received} of {total} bytes came")
+def _places() -> Iterator[tuple[str, Path, list[Backend]]]:
+    """First part of the name, folder, and the kinds of detectors in it."""
+    yield OWN_FOLDER, _models(OWN_FOLDER), list(BACKENDS.values())
+    for backend in BACKENDS.values():
+        for kind in backend.folders:
+            registered = folder_paths.folder_names_and_paths.get(kind, ([], set()))[0]
+            own = [str(_models(kind))] if kind == backend.home else []
+            for folder in dict.fromkeys([*own, *registered]):
+                yield kind, Path(folder), [backend]
 
 
-def _hub_folder_name(name: str) -> str:
-    return name.replace("/", "--")
+def _detectors_below(top: Path, backends: list[Backend]) -> Iterator[Path]:
+    """Detectors in a folder and its subfolders, each folder once: links may lead back."""
+    seen: set[str] = set()
+    for folder, subfolders, files in os.walk(top, followlinks=True):
+        subfolders[:] = [] if os.path.realpath(folder) in seen else sorted(subfolders)
+        if os.path.realpath(folder) in seen:
+            continue
+        seen.add(os.path.realpath(folder))
+        for backend in backends:
+            for path in map(Path(folder).joinpath, sorted(files)):
+                if path.match(backend.mark) and path.is_file():
+                    yield path.parent if backend.in_folder else path
 
 
-def _yolo_folders() -> list[Path]:
-    """Folders for YOLO files: the host's own, and those that another pack or the person's settings have added."""
-    known = folder_paths.folder_names_and_paths.get(_YOLO_FOLDER)
-    folders = [os.path.join(folder_paths.models_dir, _YOLO_FOLDER), *(known[0] if known else [])]  # noqa: PTH118
-    return [Path(folder) for folder in dict.fromkeys(folders)]
+def _hub_folder(name: str) -> Path:
+    return _models(OWN_FOLDER, name.replace("/", "--"))
+
+
+def _models(*parts: str) -> Path:
+    return Path(folder_paths.models_dir).joinpath(*parts)

@@ -12,21 +12,12 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ..basics.content import ByContent
 from ..detections import Detection
-from ..detr import DetrDetector, load_detr
-from ..detr_checkpoint import CONFIG_FILE
-from ..errors import UserError
-from ..yolo import YoloDetector, load_yolo
-from .detector_files import (
-    DETR,
-    HUB_MODELS,
-    NO_DETECTOR,
-    YOLO,
-    YOLO_SUFFIX,
-    detector_path,
-    fetch_detector,
-    miniature_detector_path,
-)
+from ..detectors.backends import BACKENDS, HUB_MODELS, Backend
+from ..errors import UserError, quoted
+from .detector_download import fetch_detector
+from .detector_files import NO_DETECTOR, detector_path, miniature_detector_path
 from .predictor_choice import MINIATURE_WORLD
 
 # Small enough that the stop button answers soon, large enough to keep a graphics card busy.
@@ -34,16 +25,17 @@ _BATCH = 8
 
 
 @dataclass(frozen=True, eq=False)
-class ManagedDetector:
+class ManagedDetector(ByContent):
     """A detector whose network the host moves to its device when it is used; a `detections.Detector`.
 
     Parameters
     ----------
-    detector : DetrDetector or YoloDetector
+    detector : Detector
+        With a `network`.
     """
 
-    detector: DetrDetector | YoloDetector
-    _patcher: ModelPatcher = field(init=False, repr=False)
+    detector: Any
+    _patcher: ModelPatcher = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # The plain patcher: weights that the host streams (dynamic VRAM) need its own layers, which these are not. The
@@ -54,6 +46,10 @@ class ManagedDetector:
             offload_device=torch.device("cpu"),
         )
         object.__setattr__(self, "_patcher", patcher)
+
+    def __reduce__(self) -> tuple[type[ManagedDetector], tuple[Any]]:
+        # The patcher belongs to this process.
+        return type(self), (self.detector,)
 
     @property
     def name(self) -> str:
@@ -105,7 +101,7 @@ def load_detector(backend: str, name: str, threshold: float) -> ManagedDetector:
     Parameters
     ----------
     backend : str
-        ``detr`` or ``yolo``.
+        One of `BACKENDS`.
     name : str
         One of `detector_files.detector_names`, or any other path below ``models/``.
     threshold : float
@@ -125,55 +121,31 @@ def load_detector(backend: str, name: str, threshold: float) -> ManagedDetector:
             "Load Detector has no detector yet; choose one in `model` (those named facebook are downloaded when they "
             "are first used)."
         )
-    path = miniature_detector_path(backend) if name == MINIATURE_WORLD else _own_path(backend, name)
+    kind = BACKENDS[backend]
+    path = miniature_detector_path(kind) if name == MINIATURE_WORLD else _own_path(kind, name)
+    scratch = Path(folder_paths.get_temp_directory()) / "compinv" / backend
     # Weights made in inference mode could not be used by a node that leaves it.
     with torch.inference_mode(False), torch.no_grad():
-        detector = _load(backend, name, path, threshold)
-    return ManagedDetector(detector)
+        return ManagedDetector(kind.load(path, f"{kind.label} {name}", threshold, scratch))
 
 
-def detector_fingerprint(name: str) -> Any:
-    """Return what changes when the detector's files do, for the host's cache.
-
-    Parameters
-    ----------
-    name : str
-
-    Returns
-    -------
-    list of (str, int, int)
-        Name, size and time of each file; empty where there is none.
-    """
-    try:
-        path = detector_path(name)
-    except UserError:
-        return []
-    files = sorted(path.glob("*")) if path.is_dir() else [path]
-    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
-
-
-def _own_path(backend: str, name: str) -> Path:
+def _own_path(backend: Backend, name: str) -> Path:
     """File or folder of a detector of the person's, or of one of `HUB_MODELS`; refuses those of another kind."""
-    if name in HUB_MODELS and backend == DETR:
-        return fetch_detector(name)
     path = detector_path(name)
-    if backend == YOLO and (name in HUB_MODELS or (path / CONFIG_FILE).is_file()):
-        raise UserError(f"{name} is a DETR; set `backend` to {DETR}, or choose a YOLO file (.pt).")
-    if backend == YOLO and path.is_dir():
-        raise UserError(f"{name} is a folder, and a YOLO is a file; choose the .pt file in it.")
-    if backend == DETR and path.is_file():
-        cure = f"set `backend` to {YOLO}" if path.suffix == YOLO_SUFFIX else "choose the folder with its config.json"
-        raise UserError(f"{name} is a file, and a DETR is a folder; {cure}, or choose another detector.")
+    others = (each for each in BACKENDS.values() if each is not backend)
+    other = next((each for each in others if HUB_MODELS.get(name) is each or each.is_at(path)), None)
+    if other:
+        raise UserError(
+            f"{name} is a {other.label}; set `backend` to {other.name}, or choose another detector in `model`."
+        )
+    if name in HUB_MODELS:
+        return fetch_detector(name, path)
     if not path.exists():
         raise UserError(
-            f"The detector {name!r} does not exist below models/; choose one that is there, or put it into "
-            f"{'models/compinv/detectors' if backend == DETR else 'models/ultralytics'}."
+            f"The detector {quoted(name)} does not exist below models/; choose one that is there, or put it into "
+            f"models/{backend.home}."
         )
+    if path.is_dir() != backend.in_folder:
+        is_, should = ("folder", "file") if path.is_dir() else ("file", "folder")
+        raise UserError(f"{name} is a {is_}, and a {backend.label} is a {should}; {backend.choose}.")
     return path
-
-
-def _load(backend: str, name: str, path: Path, threshold: float) -> DetrDetector | YoloDetector:
-    if backend == DETR:
-        return load_detr(path, f"DETR {name}", threshold)
-    settings = Path(folder_paths.get_temp_directory()) / "compinv" / "ultralytics"
-    return load_yolo(path, f"YOLO {name}", threshold, settings)

@@ -129,8 +129,8 @@ def test_a_fresh_node_downloads_nothing_and_says_what_to_do(server: ComfyServer)
 @pytest.mark.parametrize(
     ("backend", "path", "words"),
     [
-        ("yolo", "ultralytics/none.pt", "'ultralytics/none.pt' does not exist"),
-        ("detr", "compinv/detectors/none", "'compinv/detectors/none' does not exist"),
+        ("yolo", "ultralytics/none.pt", '"ultralytics/none.pt" does not exist'),
+        ("detr", "compinv/detectors/none", '"compinv/detectors/none" does not exist'),
         ("yolo", "ultralytics/text.pt", "text.pt is not a YOLO file"),
         ("detr", "ultralytics", "has no config.json"),
         ("yolo", "compinv/detectors/small", "is a DETR; set `backend` to detr"),
@@ -251,13 +251,14 @@ def test_the_stop_button_ends_a_download(folders: Path, hub: type[Hub]) -> None:
 
 
 def test_nothing_is_looked_up_where_nothing_is(folders: Path) -> None:
-    from compinv_core.host.detector_files import HUB_MODELS, NO_DETECTOR, detector_names
+    from compinv_core.detectors.backends import HUB_MODELS
+    from compinv_core.host.detector_files import NO_DETECTOR, detector_names
 
     assert detector_names() == [NO_DETECTOR, "miniature world", *HUB_MODELS]
 
 
 def test_a_changed_file_is_seen(folders: Path) -> None:
-    from compinv_core.host.detectors import detector_fingerprint
+    from compinv_core.host.detector_files import detector_fingerprint
 
     path = folders.parents[2] / "ultralytics" / "a.pt"
     path.parent.mkdir(parents=True)

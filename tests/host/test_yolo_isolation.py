@@ -58,3 +58,45 @@ def test_ultralytics_reaches_for_nothing_outside(tmp_path: Path) -> None:
     assert not [event for event in outside if "pip" in event], events
     assert environment_as_before and sync is False
     assert not list(home.rglob("*")) and not list(work.rglob("*"))
+
+
+WITHOUT = """
+import sys
+from pathlib import Path
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "ultralytics":
+            raise ModuleNotFoundError("No module named 'ultralytics'", name="ultralytics")
+sys.meta_path.insert(0, Missing())
+sys.path.insert(0, sys.argv[1])
+from support import host
+host.start()
+import folder_paths
+folder_paths.models_dir = sys.argv[2]
+from compinv_core.host.detector_files import detector_names
+from compinv_core.host.detectors import load_detector
+print([name for name in detector_names() if name.endswith(".pt")])
+try:
+    load_detector("yolo", "ultralytics/file.pt", 0.5)
+except Exception as error:
+    print(error)
+load_detector("detr", "miniature world", 0.5)
+print("detr works")
+"""
+
+
+def test_without_ultralytics_a_sentence_has_the_command_and_all_else_works(tmp_path: Path) -> None:
+    network = detector_files.yolo_network("yolo11n.yaml", tmp_path / "settings")
+    detector_files.save_yolo(tmp_path / "models" / "ultralytics" / "file.pt", network)
+    answer = subprocess.run(
+        [sys.executable, "-c", WITHOUT, str(REPOSITORY / "tests"), str(tmp_path / "models")],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    offered, sentence, detr = answer.stdout.splitlines()[-3:]
+    assert offered == "['ultralytics/file.pt']"
+    file = REPOSITORY / "requirements-yolo.txt"
+    assert file.is_file() and f'python" -m pip install -r "{file}"' in sentence
+    assert detr == "detr works"

@@ -133,7 +133,7 @@ def test_a_dilated_backbone_gets_a_sentence(copy: Path) -> None:
 
 def test_another_model_gets_a_sentence(copy: Path) -> None:
     change_config(copy, model_type="yolos")
-    with pytest.raises(UserError, match="of the type 'yolos'; choose a folder with a DETR"):
+    with pytest.raises(UserError, match='of the type "yolos"; choose a folder with a DETR'):
         load_detr(copy, "mine", 0.5)
 
 
@@ -160,7 +160,7 @@ def test_broken_folders_get_a_sentence(copy: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="tensors are missing; choose another detector"):
         load_detr(copy, "mine", 0.5)
     weights.write_bytes(good_weights[:2000])
-    with pytest.raises(UserError, match=r"model\.safetensors in small is broken"):
+    with pytest.raises(UserError, match=r"model\.safetensors in small is damaged, or not a detector"):
         load_detr(copy, "mine", 0.5)
     weights.rename(copy / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"has no model\.safetensors; save the model with safetensors"):
@@ -175,5 +175,5 @@ def test_broken_folders_get_a_sentence(copy: Path, tmp_path: Path) -> None:
     config.write_text("[]")
     with pytest.raises(UserError, match="holds no settings"):
         load_detr(copy, "mine", 0.5)
-    with pytest.raises(UserError, match=r"'nowhere' has no config\.json"):
+    with pytest.raises(UserError, match=r'"nowhere" has no config\.json"):
         load_detr(tmp_path / "nowhere", "mine", 0.5)

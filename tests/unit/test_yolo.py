@@ -135,8 +135,8 @@ def test_a_file_cannot_call_the_layers_that_it_may_name(tmp_path: Path, settings
     [
         ({"activation": "open('marker', 'w')"}, "activation"),
         ({"activation": "nn.SiLU(open('marker', 'w'))"}, "activation"),
-        ({"backbone": [[-1, 1, "torch_safe_load", ["file.pt"]]]}, "'torch_safe_load', which is no layer"),
-        ({"backbone": [[-1, 1, "TorchVision", [512, "resnet18", "DEFAULT"]]]}, "'TorchVision', which is no layer"),
+        ({"backbone": [[-1, 1, "torch_safe_load", ["file.pt"]]]}, '"torch_safe_load", which is no layer'),
+        ({"backbone": [[-1, 1, "TorchVision", [512, "resnet18", "DEFAULT"]]]}, '"TorchVision", which is no layer'),
         ({"backbone": [[-1, 1, "nn.functional.relu", []]]}, "which is no layer"),
         ({"backbone": [[-1, 1, "torchvision.ops.nms", []]]}, "which is no layer"),
         ({"head": [["boat"]]}, "which is no layer"),
@@ -171,7 +171,7 @@ def test_an_activation_of_its_own_stays_with_its_network(network: torch.nn.Modul
 def test_another_task_gets_a_sentence(settings: Path, tmp_path: Path) -> None:
     pose = detector_files.yolo_network("yolo11n-pose.yaml", settings, "PoseModel", names=("person",))
     path = detector_files.save_yolo(tmp_path / "pose.pt", pose)
-    with pytest.raises(UserError, match="of the kind PoseModel; choose one that detects objects"):
+    with pytest.raises(UserError, match='of the kind "PoseModel"; choose one that detects objects'):
         read_yolo_checkpoint(path)
 
 
@@ -195,7 +195,7 @@ def test_files_of_another_kind_get_a_sentence(file: Path, tmp_path: Path) -> Non
     ):
         with pytest.raises(UserError, match=f"{path.name} is not a YOLO file"):
             read_yolo_checkpoint(path)
-    with pytest.raises(UserError, match=r"'none\.pt' does not exist"):
+    with pytest.raises(UserError, match=r'"none\.pt" does not exist'):
         read_yolo_checkpoint(tmp_path / "none.pt")
 
 

@@ -1,0 +1,1 @@
+"""Detectors: what they find, the kinds there are, and their files, read without running anything in them."""
