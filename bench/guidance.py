@@ -57,7 +57,7 @@ def compare_passes(model, clip, options: argparse.Namespace) -> None:
     import comfy.samplers
     import torch
 
-    from compinv_core.guidance import GuidanceConfig
+    from compinv_core.guidance_settings import GuidanceConfig
     from compinv_core.host.attention_objective import AttentionObjective
     from compinv_core.host.family import SD1
 
@@ -164,7 +164,7 @@ def guided_model(model, clip, on_step=None, **settings):
     """The model and prompt under test, with two boxes."""
     import torch
 
-    from compinv_core.guidance import GuidanceConfig
+    from compinv_core.guidance_settings import GuidanceConfig
     from compinv_core.host.sampling import apply_layout_guidance
     from compinv_core.layout import Layout
 

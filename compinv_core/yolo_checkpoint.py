@@ -207,7 +207,7 @@ def _image_size(content: Mapping[str, Any], state: Mapping[str, Any], path: Path
     for arguments in (content.get("train_args"), state.get("args")):
         settings = arguments.state if isinstance(arguments, _StandIn) else arguments
         size = settings.get("imgsz") if isinstance(settings, Mapping) else None
-        sizes = list(size) if isinstance(size, (list, tuple)) else [size]
+        sizes: list[Any] = list(size) if isinstance(size, (list, tuple)) else [size]
         if sizes in ([], [None]):
             continue
         if not all(isinstance(side, (int, float)) and _SMALLEST_IMAGE <= side <= _LARGEST_IMAGE for side in sizes):

@@ -154,7 +154,7 @@ class Laboratory:
 
         model = self.model if model is None else model
         if phrases:
-            from compinv_core.guidance import GuidanceConfig
+            from compinv_core.guidance_settings import GuidanceConfig
             from compinv_core.host.sampling import apply_layout_guidance
             from compinv_core.layout import Layout
 
@@ -173,8 +173,9 @@ class Laboratory:
 
     def predicted_boxes(self, phrases: Sequence[str]) -> tuple[Box, ...]:
         """Boxes from the layout predictor that comes with the miniature world."""
+        from compinv_core.host.folders import MINIATURE_WORLD
         from compinv_core.host.layout_prediction import predict_layout
-        from compinv_core.host.predictor_choice import MINIATURE_WORLD, chosen_predictor
+        from compinv_core.host.predictor_choice import chosen_predictor
 
         with torch.inference_mode():
             layout, _ = predict_layout(chosen_predictor(MINIATURE_WORLD), self.clip, tuple(phrases), SIDE, SIDE)

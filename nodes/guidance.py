@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..compinv_core.guidance import PRESETS, GuidanceConfig
+from ..compinv_core.guidance_settings import PRESETS, GuidanceConfig
 from ..compinv_core.host.sampling import NODE_NAME, apply_layout_guidance
 from ..compinv_core.host.wiring import warn_of_other_models
 from . import sockets

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from ..guidance import GuidanceConfig, layout_loss
+from ..guidance import layout_loss
+from ..guidance_settings import GuidanceConfig
 from ..layout import Box, crop_box
 from .computing import held_weights
 from .conditional_pass import ConditionalPass, positive_conditions

@@ -11,8 +11,7 @@ import folder_paths
 
 from ..detectors.backends import BACKENDS, HUB_MODELS, OWN_FOLDER, Backend
 from ..errors import UserError, quoted
-from .folders import MINIATURE_WEIGHTS
-from .predictor_choice import MINIATURE_WORLD
+from .folders import MINIATURE_WEIGHTS, MINIATURE_WORLD
 
 NO_DETECTOR = "choose a detector"
 """What a fresh node is set to, so that nothing is downloaded unasked."""

@@ -18,7 +18,7 @@ from ..detectors.backends import BACKENDS, HUB_MODELS, Backend
 from ..errors import UserError, quoted
 from .detector_download import fetch_detector
 from .detector_files import NO_DETECTOR, detector_path, miniature_detector_path
-from .predictor_choice import MINIATURE_WORLD
+from .folders import MINIATURE_WORLD
 
 # Small enough that the stop button answers soon, large enough to keep a graphics card busy.
 _BATCH = 8

@@ -11,6 +11,9 @@ from ..errors import UserError, quoted
 MINIATURE_WEIGHTS = Path(__file__).resolve().parents[2] / "miniworld" / "weights"
 """What comes with the pack for the miniature world; may not exist."""
 
+MINIATURE_WORLD = "miniature world"
+"""What a person chooses to get it."""
+
 _ANCHOR_SUFFIX, _PREDICTOR_SUFFIX = ".txt", ".safetensors"
 # Names of many concepts joined are cut; the run itself tells them apart.
 _LONGEST_FILE_NAME = 200

@@ -6,9 +6,7 @@ from ..basics.names import check_name
 from ..errors import UserError
 from ..layout_predictor import SIDE_BY_SIDE, AnyPredictor, SideBySide
 from ..layout_predictor_file import read_predictor
-from .folders import layout_predictor_path, layout_predictors, miniature_predictor_path
-
-MINIATURE_WORLD = "miniature world"
+from .folders import MINIATURE_WORLD, layout_predictor_path, layout_predictors, miniature_predictor_path
 
 
 def predictor_names() -> list[str]:

@@ -17,7 +17,8 @@ import node_helpers
 import torch
 
 from .. import logger
-from ..guidance import GuidanceConfig, guide_latents
+from ..guidance import guide_latents
+from ..guidance_settings import GuidanceConfig
 from ..layout import Layout
 from .attention_objective import REGIONS_KEY, AttentionObjective, Region
 from .computing import resident

@@ -54,7 +54,7 @@ def rounded(network: torch.nn.Module) -> None:
 
 
 def guided(model: Any) -> torch.Tensor:
-    from compinv_core.guidance import GuidanceConfig
+    from compinv_core.guidance_settings import GuidanceConfig
     from compinv_core.host.sampling import apply_layout_guidance
     from compinv_core.layout import Layout
 
@@ -154,7 +154,7 @@ def gradient_of(model: Any, positive: list, held: bool) -> torch.Tensor:
     """The gradient of the location loss, with or without the weights held while the graph lives."""
     import contextlib
 
-    from compinv_core.guidance import GuidanceConfig
+    from compinv_core.guidance_settings import GuidanceConfig
     from compinv_core.host.attention_objective import AttentionObjective
     from compinv_core.host.family import SD1
 

@@ -38,7 +38,7 @@ def windowed(model: Any, length: int = 2, overlap: int = 0, schedule: str = "sta
 
 
 def guided(core: Any) -> tuple:
-    from compinv_core.guidance import GuidanceConfig
+    from compinv_core.guidance_settings import GuidanceConfig
     from compinv_core.layout import Layout
 
     layout = Layout(("a cat", "a ball"), ((0, 0, 0.5, 1), (0.5, 0, 1, 1)), 64, 64)

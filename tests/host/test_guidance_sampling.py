@@ -18,7 +18,7 @@ SAMPLERS = ("euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_sde", "dpm_2_
 def core():
     host.start()
     import compinv_core.host.sampling as module
-    from compinv_core.guidance import GuidanceConfig
+    from compinv_core.guidance_settings import GuidanceConfig
     from compinv_core.layout import Layout
 
     module.strong = GuidanceConfig(strength=3000.0, threshold=0.1, max_iterations=2, guided_steps=3)

@@ -24,7 +24,7 @@ LONG_PROMPT = f"a cat {'sitting on a long bench in the warm evening light, ' * 9
 @pytest.fixture(scope="module")
 def core():
     import compinv_core.host.recording as module
-    from compinv_core.guidance import GuidanceConfig
+    from compinv_core.guidance_settings import GuidanceConfig
     from compinv_core.host.sampling import apply_layout_guidance
     from compinv_core.layout import Layout
 

@@ -27,7 +27,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def predictor(clip: Any) -> Any:
-    from compinv_core.host.predictor_choice import MINIATURE_WORLD, chosen_predictor
+    from compinv_core.host.folders import MINIATURE_WORLD
+    from compinv_core.host.predictor_choice import chosen_predictor
 
     return chosen_predictor(MINIATURE_WORLD)
 

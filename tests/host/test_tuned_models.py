@@ -81,7 +81,7 @@ def small_lora() -> dict[str, torch.Tensor]:
 
 
 def test_guidance_lowers_the_loss_of_a_trained_model(loaded: Loaded, tuned: Any) -> None:
-    from compinv_core.guidance import GuidanceConfig
+    from compinv_core.guidance_settings import GuidanceConfig
     from compinv_core.host.sampling import apply_layout_guidance
     from compinv_core.layout import Layout
 

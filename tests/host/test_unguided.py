@@ -23,7 +23,7 @@ def core() -> Any:
 
 
 def guide(core: Any, boxes: bool = True, **settings: Any) -> tuple:
-    from compinv_core.guidance import GuidanceConfig
+    from compinv_core.guidance_settings import GuidanceConfig
     from compinv_core.layout import Layout
 
     two = (("a cat", "a ball"), ((0, 0, 0.5, 1), (0.5, 0, 1, 1)))

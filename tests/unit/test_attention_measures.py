@@ -20,7 +20,8 @@ from compinv_core.attention_measures import (
 )
 from compinv_core.attention_record import AttentionFrame, AttentionRecord, merge_maps
 from compinv_core.errors import UserError
-from compinv_core.guidance import GuidanceConfig, layout_loss
+from compinv_core.guidance import layout_loss
+from compinv_core.guidance_settings import GuidanceConfig
 from compinv_core.layout import Layout
 
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)

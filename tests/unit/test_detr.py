@@ -175,5 +175,5 @@ def test_broken_folders_get_a_sentence(copy: Path, tmp_path: Path) -> None:
     config.write_text("[]")
     with pytest.raises(UserError, match="holds no settings"):
         load_detr(copy, "mine", 0.5)
-    with pytest.raises(UserError, match=r'"nowhere" has no config\.json"):
+    with pytest.raises(UserError, match=r'"nowhere" has no config\.json'):
         load_detr(tmp_path / "nowhere", "mine", 0.5)

@@ -9,7 +9,8 @@ import torch
 
 from compinv_core.attention import BlockAttention
 from compinv_core.errors import UserError
-from compinv_core.guidance import GuidanceConfig, guide_latents, layout_loss, location_loss
+from compinv_core.guidance import guide_latents, layout_loss, location_loss
+from compinv_core.guidance_settings import GuidanceConfig
 
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
 
