@@ -31,10 +31,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from miniworld.instances import INSTANCES, Instance, render_photo
-from miniworld.judging import Judgement, drawn_boxes, judge_pair, judge_two
-from miniworld.laboratory import Laboratory
-from miniworld.recipe import GUIDANCE, INVERSION, TUNING
+from miniworld.laboratory.judging import Judgement, drawn_boxes, judge_pair, judge_two
+from miniworld.laboratory.models import Laboratory
+from miniworld.laboratory.recipe import GUIDANCE, INVERSION, TUNING
+from miniworld.world.instances import INSTANCES, Instance, render_photo
 
 from .evidence_jobs import DRAWN, EXPERIMENTS, PHOTOS, TEXTUAL_INVERSION, Job, concept_name, part_of
 from .evidence_tables import paired_differences, read_rows, table

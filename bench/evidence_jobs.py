@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
-from miniworld.drawing import NOUNS
-from miniworld.instances import CHOOSING, INSTANCES, REPORTING
-from miniworld.recipe import INVERSION, MASKED, TUNING
+from miniworld.laboratory.recipe import INVERSION, MASKED, TUNING
+from miniworld.world.drawing import NOUNS
+from miniworld.world.instances import CHOOSING, INSTANCES, REPORTING
 
 TEXTUAL_INVERSION = "textual inversion"
 INVERSION_SEEDS = {TEXTUAL_INVERSION: (0, 1, 2), "Custom Diffusion": (0, 1), "DreamBooth": (0, 1)}

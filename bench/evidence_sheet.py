@@ -8,8 +8,8 @@ from pathlib import Path
 from PIL import Image
 
 from bench.evidence_jobs import INVERSION_SEEDS
-from miniworld.instances import REPORTING, photos
-from miniworld.scenes import SIDE
+from miniworld.world.instances import REPORTING, photos
+from miniworld.world.scenes import SIDE
 
 COLUMNS = 6
 

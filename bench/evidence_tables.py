@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from miniworld.judge import THRESHOLD
-from miniworld.judging import Judgement
+from miniworld.laboratory.judging import Judgement
+from miniworld.networks.judge import THRESHOLD
 
 Value = Callable[[Judgement], float | None]
 COLUMNS: dict[str, Value] = {

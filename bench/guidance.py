@@ -57,9 +57,9 @@ def compare_passes(model, clip, options: argparse.Namespace) -> None:
     import comfy.samplers
     import torch
 
-    from compinv_core.guidance_settings import GuidanceConfig
-    from compinv_core.host.attention_objective import AttentionObjective
     from compinv_core.host.family import SD1
+    from compinv_core.host.spatial.objective import AttentionObjective
+    from compinv_core.spatial.settings import GuidanceConfig
 
     noise = torch.randn(1, 4, options.size // 8, options.size // 8, generator=torch.Generator().manual_seed(0))
     rows: dict[str, list[float]] = {}
@@ -164,9 +164,9 @@ def guided_model(model, clip, on_step=None, **settings):
     """The model and prompt under test, with two boxes."""
     import torch
 
-    from compinv_core.guidance_settings import GuidanceConfig
-    from compinv_core.host.sampling import apply_layout_guidance
-    from compinv_core.layout import Layout
+    from compinv_core.boxes.layout import Layout
+    from compinv_core.host.spatial.guidance import apply_layout_guidance
+    from compinv_core.spatial.settings import GuidanceConfig
 
     layout = Layout(("a cat", "a ball"), ((0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)), 512, 512)
     with torch.inference_mode():

@@ -19,12 +19,12 @@ from typing import Any
 
 import torch
 
-from miniworld.checkpoint import CHECKPOINT_NAME, WEIGHTS
-from miniworld.drawing import NOUNS
-from miniworld.judge_detector import JudgeDetector
-from miniworld.laboratory import Laboratory
-from miniworld.recipe import PAINTING
-from miniworld.scenes import SIDE, USUAL_HEIGHT
+from miniworld.laboratory.judge_detector import JudgeDetector
+from miniworld.laboratory.models import Laboratory
+from miniworld.laboratory.recipe import PAINTING
+from miniworld.networks.checkpoint import CHECKPOINT_NAME, WEIGHTS
+from miniworld.world.drawing import NOUNS
+from miniworld.world.scenes import SIDE, USUAL_HEIGHT
 
 TIERS = {
     # Few steps, so that it is quick; the judge then takes what it gets.
@@ -63,18 +63,18 @@ def load_detector(kind: str, threshold: float | None, folder: Path) -> Any:
     if kind == "judge":
         return JudgeDetector() if threshold is None else JudgeDetector(threshold)
     if kind == "yolo":
-        from compinv_core.yolo import load_yolo
+        from compinv_core.detectors.yolo import load_yolo
 
         name = "YOLO of the miniature world"
         return load_yolo(WEIGHTS / "detector-yolo.pt", name, 0.4 if threshold is None else threshold, folder)
-    from compinv_core.detr import load_detr
+    from compinv_core.detectors.detr import load_detr
 
     return load_detr(WEIGHTS / "detector-detr", "DETR of the miniature world", 0.8 if threshold is None else threshold)
 
 
 def collect(laboratory: Laboratory, options: argparse.Namespace, tier: dict[str, Any]) -> Any:
     """The data set of a tier, with the pictures that are there already."""
-    from compinv_core.host.layout_collection import CollectionConfig, collect_layouts
+    from compinv_core.host.layouts.collection import CollectionConfig, collect_layouts
     from compinv_core.host.text.encoder import load_anchors
 
     painting = {**PAINTING, "steps": tier["steps"]}
@@ -105,8 +105,8 @@ def collect(laboratory: Laboratory, options: argparse.Namespace, tier: dict[str,
 
 def train(laboratory: Laboratory, dataset: Any, epochs: int, seed: int) -> tuple[Any, Any]:
     """A predictor and its scores, with the pairs split and the weights drawn from a seed."""
-    from compinv_core.host.layout_prediction import train_predictor
-    from compinv_core.layout_training import LayoutTrainingConfig
+    from compinv_core.host.layouts.prediction import train_predictor
+    from compinv_core.layouts.training import LayoutTrainingConfig
 
     config = LayoutTrainingConfig(epochs=epochs, seed=seed)
     with torch.inference_mode():
@@ -147,7 +147,7 @@ def ship(laboratory: Laboratory, predictor: Any) -> None:
     import comfy.sd
 
     from compinv_core.host.fingerprints import text_encoder_fingerprint
-    from compinv_core.layout_predictor_file import write_predictor
+    from compinv_core.layouts.predictor_file import write_predictor
 
     checkpoint = laboratory.base / "models" / "checkpoints" / CHECKPOINT_NAME
     _, clip, _, _ = comfy.sd.load_checkpoint_guess_config(str(checkpoint), output_vae=False, output_model=False)
@@ -157,7 +157,7 @@ def ship(laboratory: Laboratory, predictor: Any) -> None:
 
 def usual_heights(laboratory: Laboratory, predictor: Any) -> dict[str, float]:
     """Mean predicted vertical centre of each noun beside three others, from the top down."""
-    from compinv_core.host.layout_prediction import predict_layout
+    from compinv_core.host.layouts.prediction import predict_layout
 
     nouns = list(predictor.vocabulary)
     centres: dict[str, list[float]] = {noun: [] for noun in nouns}

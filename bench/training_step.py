@@ -70,7 +70,8 @@ def child(side: str) -> dict[str, Any]:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Run the steps of one side, or of both in turn; return times in seconds, losses and peak memory in MB."""
-    from support import checkpoints, host
+    from support import host
+    from support.models import checkpoints
 
     base = host.start()
     import torch
@@ -119,7 +120,7 @@ class PlainSide:
         import torch
 
         from compinv_core.host.family import SD1
-        from support.diffusers_inversion import DiffusersInversion
+        from support.models.diffusers_inversion import DiffusersInversion
 
         config = configuration(options)
         trains = SD1.trained_weights[config.method.trains]
@@ -171,8 +172,8 @@ def ours(
     """Train through the product's own entry, with a step of the other side after each of ours."""
     import comfy.sd
 
+    from compinv_core.host.learning.photos import encode_photos
     from compinv_core.host.learning.train import train_concepts
-    from compinv_core.host.training_inputs import encode_photos
     from compinv_core.learning.concept import Concept
     from compinv_core.training.events import Event, nobody
 

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from miniworld.checkpoint import WEIGHTS, load_small
-from miniworld.contact_sheet import Panel, stacked
-from miniworld.dataset import render_split
-from miniworld.drawing import NOUNS
-from miniworld.instances import INSTANCES, photos
-from miniworld.judge import NOUN_NAMES, THRESHOLD, judge_pictures, load_judge
-from miniworld.laboratory import Laboratory
+from miniworld.laboratory.contact_sheet import Panel, stacked
+from miniworld.laboratory.models import Laboratory
+from miniworld.networks.checkpoint import WEIGHTS, load_small
+from miniworld.networks.judge import NOUN_NAMES, THRESHOLD, judge_pictures, load_judge
 from miniworld.train import load_autoencoder
-from miniworld.train_autoencoder import psnr
-from miniworld.train_judge import Truths, accuracy, as_decoded, truth
+from miniworld.training.autoencoder import psnr
+from miniworld.training.judge import Truths, accuracy, as_decoded, truth
+from miniworld.world.dataset import render_split
+from miniworld.world.drawing import NOUNS
+from miniworld.world.instances import INSTANCES, photos
 
 UNSEEN_SPLIT, SCENES = 3, 1000
 """Scenes of a split that no network was trained on."""

@@ -21,15 +21,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from compinv_core.atomic_file import replacing
+from compinv_core.basics.atomic_file import replacing
 
-from .checkpoint import CHECKPOINT_NAME, WEIGHTS, assemble
-from .comfyui_server import ComfyServer
-from .contact_sheet import Panel, contact_sheet
-from .instances import INSTANCES, Instance, photos
-from .judging import judge_pair, summary
-from .recipe import ANCHOR_WORDS, GUIDANCE, INVERSION, PAINTING, TEMPLATES
-from .scenes import SIDE
+from .laboratory.comfyui_server import ComfyServer
+from .laboratory.contact_sheet import Panel, contact_sheet
+from .laboratory.judging import judge_pair, summary
+from .laboratory.recipe import ANCHOR_WORDS, GUIDANCE, INVERSION, PAINTING, TEMPLATES
+from .networks.checkpoint import CHECKPOINT_NAME, WEIGHTS, assemble
+from .world.instances import INSTANCES, Instance, photos
+from .world.scenes import SIDE
 
 log = logging.getLogger("compinv.miniworld")
 OWN, OTHER = "my-cat", "boat"

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 
-from . import instances
-from .autoencoder import Autoencoder
-from .checkpoint import WEIGHTS, dequantise, load_small, load_unet, quantise, save_small
-from .dataset import training_pictures
-from .train_autoencoder import polish_decoder, psnr, train_autoencoder
-from .train_judge import train_judge
-from .train_unet import encode_pictures, train_unet
+from .networks.autoencoder import Autoencoder
+from .networks.checkpoint import WEIGHTS, dequantise, load_small, load_unet, quantise, save_small
+from .training.autoencoder import polish_decoder, psnr, train_autoencoder
+from .training.judge import train_judge
+from .training.unet import encode_pictures, train_unet
+from .world import instances
+from .world.dataset import training_pictures
 
 log = logging.getLogger("compinv.miniworld")
 PICTURES = 16_000

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..compinv_core.attention_measures import attention_curves, attention_report, boxes_for
-from ..compinv_core.attention_plots import draw_curves, draw_heatmaps
-from ..compinv_core.guidance_settings import BLOCK_CHOICES
+from ..compinv_core.basics.report import write_report
 from ..compinv_core.host.folders import report_folder
-from ..compinv_core.host.recording import NODE_NAME, record_attention
-from ..compinv_core.report import write_report
+from ..compinv_core.host.recording.recorder import NODE_NAME, record_attention
+from ..compinv_core.recording.measures import attention_curves, attention_report, boxes_for
+from ..compinv_core.recording.plots import draw_curves, draw_heatmaps
+from ..compinv_core.spatial.settings import BLOCK_CHOICES
 from ..compinv_core.words.phrases import parse_phrases
 from . import sockets
 from .schema import CATEGORY

@@ -9,10 +9,10 @@ from comfy_api.latest import io, ui
 
 from ..compinv_core.basics.names import check_name
 from ..compinv_core.basics.settings import read_settings
-from ..compinv_core.embedding_file import write_concept
 from ..compinv_core.host.folders import embedding_path
 from ..compinv_core.learning.concept import Concept as ConceptPayload
 from ..compinv_core.learning.concept import check_distinct_names
+from ..compinv_core.learning.embedding_file import write_concept
 from .schema import CATEGORY, setting_inputs
 from .sockets import Concept, ConceptImages
 

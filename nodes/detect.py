@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..compinv_core.bounding_boxes import detections_to_bounding_boxes
 from ..compinv_core.detectors.backends import BACKENDS
-from ..compinv_core.host.detector_files import detector_fingerprint, detector_names
-from ..compinv_core.host.detectors import load_detector
+from ..compinv_core.detectors.bounding_boxes import detections_to_bounding_boxes
+from ..compinv_core.host.detectors.files import detector_fingerprint, detector_names
+from ..compinv_core.host.detectors.loading import load_detector
 from .schema import CATEGORY
 from .sockets import Detector
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..compinv_core.guidance_settings import PRESETS, GuidanceConfig
-from ..compinv_core.host.sampling import NODE_NAME, apply_layout_guidance
-from ..compinv_core.host.wiring import warn_of_other_models
+from ..compinv_core.host.sampling.wiring import warn_of_other_models
+from ..compinv_core.host.spatial.guidance import NODE_NAME, apply_layout_guidance
+from ..compinv_core.spatial.settings import PRESETS, GuidanceConfig
 from . import sockets
 from .schema import CATEGORY, setting_inputs
 

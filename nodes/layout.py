@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..compinv_core.bounding_boxes import layout_from_bounding_boxes, layout_to_bounding_boxes, with_descriptions
+from ..compinv_core.detectors.bounding_boxes import (
+    layout_from_bounding_boxes,
+    layout_to_bounding_boxes,
+    with_descriptions,
+)
 from ..compinv_core.words.phrases import parse_phrases
 from . import sockets
 from .schema import CATEGORY

@@ -5,9 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..compinv_core.basics.names import check_name
-from ..compinv_core.host.collection_config import CollectionConfig
 from ..compinv_core.host.folders import layout_dataset_folder
-from ..compinv_core.host.layout_collection import NODE_NAME, collect_layouts, data_set_fingerprint
+from ..compinv_core.host.layouts.collection import NODE_NAME, collect_layouts, data_set_fingerprint
+from ..compinv_core.host.layouts.collection_config import CollectionConfig
 from . import sockets
 from .schema import CATEGORY, setting_inputs
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from ..compinv_core.atomic_file import check_writable
-from ..compinv_core.bounding_boxes import layout_to_bounding_boxes
+from ..compinv_core.basics.atomic_file import check_writable
+from ..compinv_core.basics.report import write_report
+from ..compinv_core.boxes.drawing import draw_layout
+from ..compinv_core.detectors.bounding_boxes import layout_to_bounding_boxes
 from ..compinv_core.host.folders import layout_predictor_path, report_folder
-from ..compinv_core.host.layout_prediction import PREDICT_NODE, TRAIN_NODE, predict_layout, train_predictor
-from ..compinv_core.host.predictor_choice import (
+from ..compinv_core.host.layouts.prediction import PREDICT_NODE, TRAIN_NODE, predict_layout, train_predictor
+from ..compinv_core.host.layouts.predictor_choice import (
     check_predictor_name,
     chosen_predictor,
     predictor_fingerprint,
     predictor_names,
 )
-from ..compinv_core.layout_drawing import draw_layout
-from ..compinv_core.layout_predictor import SIDE_BY_SIDE
-from ..compinv_core.layout_predictor_file import write_predictor
-from ..compinv_core.layout_report import layout_report, summary_text
-from ..compinv_core.layout_training import LayoutTrainingConfig
-from ..compinv_core.report import write_report
+from ..compinv_core.layouts.predictor import SIDE_BY_SIDE
+from ..compinv_core.layouts.predictor_file import write_predictor
+from ..compinv_core.layouts.report import layout_report, summary_text
+from ..compinv_core.layouts.training import LayoutTrainingConfig
 from ..compinv_core.words.phrases import parse_phrases
 from . import sockets
 from .schema import CATEGORY, setting_inputs

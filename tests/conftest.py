@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from support import checkpoints, locations, pictures
+from support import locations, pictures
+from support.models import checkpoints
 from support.server import ComfyServer
 
 

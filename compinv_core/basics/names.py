@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..errors import UserError, quoted
+from .errors import UserError, quoted
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _LONGEST = 64

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..errors import UserError, listed, quoted
+from .errors import UserError, listed, quoted
 
 _KEY = "setting"
 

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..atomic_file import replacing
-from ..errors import UserError, listed, quoted
+from .atomic_file import replacing
+from .errors import UserError, listed, quoted
 
 _LENGTH_BYTES = _ALIGNMENT = 8
 _TYPES = {

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..detections import Detector
-from ..detr import load_detr
-from ..detr_checkpoint import CONFIG_FILE, PROCESSOR_FILE, WEIGHTS_FILE
-from ..yolo import load_yolo
+from .detections import Detector
+from .detr import load_detr
+from .detr_checkpoint import CONFIG_FILE, PROCESSOR_FILE, WEIGHTS_FILE
+from .yolo import load_yolo
 
 OWN_FOLDER = "compinv/detectors"
 """Below ``models/``; holds detectors of every kind."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..errors import UserError
+from ..basics.errors import UserError
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher

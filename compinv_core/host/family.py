@@ -16,7 +16,7 @@ import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock, SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel, Upsample
 
-from ..errors import UserError
+from ..basics.errors import UserError
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher

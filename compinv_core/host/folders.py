@@ -6,7 +6,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ..errors import UserError, quoted
+from ..basics.errors import UserError, quoted
 
 MINIATURE_WEIGHTS = Path(__file__).resolve().parents[2] / "miniworld" / "weights"
 """What comes with the pack for the miniature world; may not exist."""

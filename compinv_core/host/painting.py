@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..atomic_file import replacing
+from ..basics.atomic_file import replacing
 from .family import Family
 from .progress import stop_if_asked
 

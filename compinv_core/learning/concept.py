@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import torch
 
 from ..basics.content import ByContent
+from ..basics.errors import UserError, quoted
 from ..basics.names import check_name
 from ..basics.settings import check_settings, setting
-from ..errors import UserError, quoted
 
 Images = torch.Tensor | Sequence[torch.Tensor]
 """A batch (n, H, W, ...) or several, as they come from the graph."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..anchors import REDUCTIONS
 from ..basics.settings import check_settings, setting
-from ..recoding import RecoderSettings
-from ..sparse_coding import CODERS
-from ..training_loop import LoopSettings
+from ..semantic.anchors import REDUCTIONS
+from ..semantic.recoding import RecoderSettings
+from ..semantic.sparse_coding import CODERS
+from ..training.loop import LoopSettings
 from ..words.sentences import TEMPLATES, split_template
 from .methods import TEXTUAL_INVERSION, Method
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..basics.settings import changed, setting
-from ..optimizers import OPTIMIZERS
+from ..training.optimizers import OPTIMIZERS
 from .methods import CUSTOM_DIFFUSION, DREAMBOOTH, Method
 from .settings import InversionConfig
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from ..errors import UserError, quoted
+from ..basics.errors import UserError, quoted
 from .phrases import spoken
 
 COCO80 = "coco80"
@@ -31,7 +31,7 @@ _IRREGULAR = {
 
 def coco80() -> tuple[str, ...]:
     """Return the 80 object nouns of COCO, the anchors of the paper."""
-    return read_words(Path(__file__).parent.parent / "data" / "coco80.txt")
+    return read_words(Path(__file__).parent / "coco80.txt")
 
 
 def read_words(path: Path) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from ..errors import UserError, quoted
+from ..basics.errors import UserError, quoted
 
 # What separates words wherever it stands; other punctuation, as in "t-shirt" or "u.s.", only at their ends.
 _SEPARATORS = re.compile(r'[,;:!?"“”„‟«»‹›…，、；：！？。「」『』\\]|\.{2,}')

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ..errors import UserError, quoted
+from ..basics.errors import UserError, quoted
 
 OBJECT_TEMPLATES = (
     "a photo of {}",

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from support import graph
 from support.locations import REPOSITORY
 from support.server import ComfyServer
+from support.templates import graph
 
 browser = pytest.importorskip("support.browser")
 

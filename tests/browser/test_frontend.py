@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from support import graph
 from support.locations import REPOSITORY
 from support.server import PACK_FOLDER, ComfyServer
+from support.templates import graph
 
 browser = pytest.importorskip("support.browser")
 

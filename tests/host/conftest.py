@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from support import host
+from support.models.training_case import Loaded, load_as_executor
 from support.server import ComfyServer
-from support.training_case import Loaded, load_as_executor
 
 
 @pytest.fixture(scope="session", params=["tiny", "miniworld"])
@@ -17,7 +17,7 @@ def sd1_checkpoint(request: pytest.FixtureRequest, server: ComfyServer) -> str:
     """The checkpoint, among the server's, that the templates are run with: random weights, and the miniature world."""
     name = f"{request.param}.safetensors"
     if request.param == "miniworld":
-        from miniworld.checkpoint import assemble
+        from miniworld.networks.checkpoint import assemble
 
         assemble(server.base / "models" / "checkpoints" / name)
     return name

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from support import graph
 from support.server import ComfyServer, PromptResult
+from support.templates import graph
 
 TRAIN: graph.Prompt = {
     "checkpoint": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "tiny.safetensors"}},

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from compinv_core.layout import Layout
-from miniworld.dataset import scene_rng
-from miniworld.scenes import SIDE, render_scene
+from compinv_core.boxes.layout import Layout
+from miniworld.world.dataset import scene_rng
+from miniworld.world.scenes import SIDE, render_scene
 from support.server import ComfyServer, PromptResult
 
 RT_DETR = [

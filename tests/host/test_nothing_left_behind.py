@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from support.training_case import Loaded, sample, short_config, short_tuning, train, tune
+from support.models.training_case import Loaded, sample, short_config, short_tuning, train, tune
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 METHODS = ["textual_inversion", "custom_diffusion", "dreambooth"]
@@ -132,7 +132,7 @@ def stop_at_once(loaded: Loaded, method: str, folder: Path) -> None:
 
 
 def fill_the_disk_at_the_end(loaded: Loaded, method: str, folder: Path) -> None:
-    from compinv_core.errors import UserError
+    from compinv_core.basics.errors import UserError
 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 

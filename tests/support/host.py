@@ -11,7 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from . import checkpoints, locations
+from . import locations
+from .models import checkpoints
 
 
 @functools.cache

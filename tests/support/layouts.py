@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import locations  # noqa: F401 (puts the repository on the path)
 
-from compinv_core.detections import Detection, sorted_detections  # isort: skip
+from compinv_core.detectors.detections import Detection, sorted_detections  # isort: skip
 
 NOUNS = ("cat", "dog", "boat", "tree")
 

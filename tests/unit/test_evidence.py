@@ -9,8 +9,8 @@ from dataclasses import asdict
 import pytest
 
 from bench import evidence_jobs, evidence_tables
-from miniworld.instances import CHOOSING, REPORTING
-from miniworld.judging import Judgement
+from miniworld.laboratory.judging import Judgement
+from miniworld.world.instances import CHOOSING, REPORTING
 
 
 def test_reported_things_and_seeds_are_never_chosen_on():

@@ -1,9 +1,10 @@
-"""The rules that keep the mathematics apart from the host."""
+"""The rules of the house: which room may use which, what a folder and a file may hold."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,27 @@ HOST_MODULES = {
     "nodes",
     "server",
 }
+# From the ground up: a room uses those before it.
+ROOMS = (
+    "basics",
+    "words",
+    "boxes",
+    "semantic",
+    "training",
+    "learning",
+    "spatial",
+    "recording",
+    "detectors",
+    "layouts",
+    "host",
+)
+HOST_ROOMS = ("text", "sampling", "spatial", "recording", "learning", "detectors", "layouts")
 CORE = REPOSITORY / "compinv_core"
 HOST_LAYER = CORE / "host"
 NODES = REPOSITORY / "nodes"
+MOST_FILES, MOST_LINES = 12, 300
+# The host looks for these side by side.
+FLAT_FOLDERS = {"web/docs", "workflows"}
 
 
 def sources(*folders: Path) -> list[Path]:
@@ -32,7 +51,7 @@ def sources(*folders: Path) -> list[Path]:
 
 
 def imported_modules(path: Path) -> Iterator[str]:
-    """Absolute names of the modules a file imports, as seen from the repository root."""
+    """Absolute names of what a file imports, as seen from the repository root."""
     package = path.relative_to(REPOSITORY).with_suffix("").parts[:-1]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -44,9 +63,34 @@ def imported_modules(path: Path) -> Iterator[str]:
             yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
+def file_of(name: str) -> Path | None:
+    """The file of this repository that an imported name comes from."""
+    for module in (name, name.rpartition(".")[0]):
+        place = REPOSITORY.joinpath(*module.split("."))
+        for path in (place.with_suffix(".py"), place / "__init__.py"):
+            if module and path.is_file():
+                return path
+    return None
+
+
+def room_of(path: Path, home: Path) -> str:
+    """The room of a file in a house; empty for a file that stands in no room."""
+    parts = path.relative_to(home).parts
+    return parts[0] if len(parts) > 1 else ""
+
+
+def tracked_folders() -> dict[str, list[Path]]:
+    """The folders of the repository with the files that are kept in them."""
+    folders: dict[str, list[Path]] = {}
+    for top in ("compinv_core", "nodes", "miniworld", "bench", "tests", "web", "docs", "workflows", ".ci"):
+        for path in (REPOSITORY / top).rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts and "run" not in path.parts:
+                folders.setdefault(path.parent.relative_to(REPOSITORY).as_posix(), []).append(path)
+    return folders
+
+
 def test_the_rule_reads_relative_imports() -> None:
-    file = HOST_LAYER / "family.py"
-    assert "compinv_core.errors.UserError" in set(imported_modules(file))
+    assert "compinv_core.basics.errors.UserError" in set(imported_modules(HOST_LAYER / "family.py"))
 
 
 @pytest.mark.parametrize("path", sources(CORE), ids=lambda path: str(path.relative_to(CORE)))
@@ -74,6 +118,36 @@ def test_the_pack_imports_itself_relatively(path: Path) -> None:
             assert not (node.module or "").startswith("compinv_core")
 
 
-def test_every_module_says_what_it_is_for() -> None:
-    silent = [path for path in sources(CORE, NODES) if not ast.get_docstring(ast.parse(path.read_text()))]
-    assert not silent
+@pytest.mark.parametrize(("home", "rooms"), [(CORE, ROOMS), (HOST_LAYER, HOST_ROOMS)], ids=["core", "host"])
+def test_rooms_use_only_the_rooms_below_them(home: Path, rooms: tuple[str, ...]) -> None:
+    assert {path.name for path in home.iterdir() if (path / "__init__.py").is_file()} == set(rooms)
+    upwards = []
+    for path in sources(home):
+        own = room_of(path, home)
+        for name in imported_modules(path):
+            other = file_of(name)
+            if own and other is not None and home in other.parents and (room := room_of(other, home)):
+                if rooms.index(room) > rooms.index(own):
+                    upwards.append(f"{path.relative_to(home)} imports {other.relative_to(home)}")
+    assert not upwards
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    # Raises on a circle, and names it.
+    graph = {
+        path: {other for name in imported_modules(path) if (other := file_of(name)) not in (None, path)}
+        for path in sources(CORE, NODES, REPOSITORY / "miniworld")
+    }
+    tuple(TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize("path", sources(CORE, NODES), ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_every_file_is_about_one_thing(path: Path) -> None:
+    text = path.read_text()
+    assert ast.get_docstring(ast.parse(text))
+    assert text.count("\n") <= MOST_LINES
+
+
+def test_no_folder_holds_more_than_a_dozen_files() -> None:
+    full = {name: len(files) for name, files in tracked_folders().items() if len(files) > MOST_FILES}
+    assert {name: count for name, count in full.items() if name not in FLAT_FOLDERS} == {}

@@ -9,16 +9,22 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ...anchors import Anchors
-from ...atomic_file import check_writable, remove_leftovers
-from ...embedding_file import check_replaceable, write_concept
+from ...basics.atomic_file import check_writable, remove_leftovers
 from ...learning.concept import Concept
+from ...learning.embedding_file import check_replaceable, write_concept
+from ...learning.lora_file import (
+    NETWORK_PREFIX,
+    check_lora_replaceable,
+    full_difference_lora,
+    low_rank_lora,
+    write_lora,
+)
 from ...learning.settings import InversionConfig
-from ...lora_file import NETWORK_PREFIX, check_lora_replaceable, full_difference_lora, low_rank_lora, write_lora
+from ...semantic.anchors import Anchors
 from ...training.events import Sink, reported
-from ..inversion_run import InversionRun
 from ..progress import host_listener
-from ..trained_weights import TrainedWeights
+from .run import InversionRun
+from .trained_weights import TrainedWeights
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher

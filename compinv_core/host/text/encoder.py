@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import comfy.model_management
 import torch
 
-from ...anchors import Anchors
-from ...errors import UserError, quoted
+from ...basics.errors import UserError, quoted
+from ...semantic.anchors import Anchors
 from ..family import text_parts
 from .listening import Token
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import comfy.sd1_clip
 import torch
 
-from ...errors import quoted
+from ...basics.errors import quoted
 from ..family import TextEncoder
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ... import logger
-from ...errors import UserError, quoted
+from ...basics.errors import UserError, quoted
 from ..family import Family, TextEncoder
 from .listening import DroppedWord, Listener, Token
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ...errors import UserError, quoted
+from ...basics.errors import UserError, quoted
 from ...words.sentences import split_template, with_class
 from ..family import Family
 from .encoder import encode_chunk

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ...errors import UserError, quoted
+from ...basics.errors import UserError, quoted
 from ...words.phrases import fold_case, is_punctuation, spoken
 from .listening import Token
 from .reading import EncoderReading, PromptReading, read_prompt

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ...errors import UserError, listed, quoted
+from ...basics.errors import UserError, listed, quoted
 from ..family import text_parts
 from .encoder import token_embeddings, word_token_ids
 

@@ -1,0 +1,1 @@
+"""Detectors in the host's folders and memory."""

@@ -1,0 +1,1 @@
+"""Layout data sets collected with the host, and layouts predicted from its text encoder."""

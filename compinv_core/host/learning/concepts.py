@@ -1,0 +1,140 @@
+"""Concepts before their training: photos, masks, words and anchors, all checked; and what is read off them after it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from ... import __version__, logger
+from ...basics.errors import UserError, listed
+from ...learning.concept import Concept, check_distinct_names
+from ...learning.embedding_file import MAKER_KEY, anchors_to_text
+from ...learning.photos import stack_masks, stack_photos
+from ...learning.settings import InversionConfig
+from ...semantic.anchors import REDUCTIONS, Anchors, equivalent_anchor_weight
+from ...semantic.learned_token import LearnedToken
+from ...semantic.recoding import AnchorRecoder
+from ..text.encoder import load_anchors, token_embeddings, word_token_ids
+from ..text.sentences import TemplateEncoder
+from ..text.vocabulary import NearestToken, check_known_word
+
+if TYPE_CHECKING:
+    from comfy.sd import CLIP
+
+_SHOWN_ELSEWHERE = ("resume", "save_every", "preview_every", "preview_prompt")
+
+
+def check_concepts(clip: CLIP, config: InversionConfig, concepts: Sequence[Concept]) -> tuple[Concept, ...]:
+    """Check everything about concepts to be learned together that can be checked without encoding a photo.
+
+    Returns
+    -------
+    tuple of Concept
+        Their photos (n, H, W, 3) and masks (n, H, W) joined to one batch each, float32, CPU; masks where they count.
+
+    Raises
+    ------
+    UserError
+    """
+    check_distinct_names(concepts)
+    checked = []
+    for position, concept in enumerate(concepts):
+        photos = stack_photos(concept.photos)
+        masks = None if concept.masks is None else stack_masks(concept.masks, photos)
+        if masks is not None and config.preset == "official_2024":
+            logger.info("The preset official_2024 repeats that the mask has no effect in the released code.")
+            masks = None
+        # The first concept's inputs are those of the training node itself.
+        owner = f" of {concept.name}" if position else ""
+        check_known_word(clip, concept.superclass, f"superclass{owner}")
+        check_known_word(clip, concept.init_word, f"init_word{owner}")
+        sentences_from = "custom_templates" if config.templates else "template"
+        TemplateEncoder(clip, config.sentences, concept.num_vectors, concept.superclass, sentences_from)
+        if config.preview_every and position == 0:
+            TemplateEncoder(clip, [config.preview_prompt], concept.num_vectors, concept.superclass, "preview_prompt")
+        joined = None if masks is None else (masks,)
+        checked.append(dataclasses.replace(concept, photos=(photos,), masks=joined))
+    sizes = [f"{concept.name} {'x'.join(map(str, reversed(concept.picture_size)))}" for concept in checked]
+    if len({concept.picture_size for concept in checked}) > 1:
+        raise UserError(f"The concepts' images have different sizes ({listed(sizes)}); bring all to one size first.")
+    return tuple(checked)
+
+
+def dictionary(clip: CLIP, config: InversionConfig, superclass: str, anchors: Anchors | None) -> Anchors | None:
+    """Return the anchors with the superclass among them, or None where there is nothing to be held by.
+
+    Raises
+    ------
+    UserError
+        When the anchors were loaded with another text encoder.
+    """
+    if anchors is None or config.anchor_weight == 0:
+        return None
+    own = load_anchors(clip, [superclass])
+    if config.preset == "official_2024":
+        return own
+    here = load_anchors(clip, anchors.words[:1]).vectors
+    if here.shape != anchors.vectors[:1].shape or not torch.allclose(here, anchors.vectors[:1], atol=1e-3):
+        raise UserError(
+            "The anchors were loaded with another text encoder; connect the same `clip` to Load Anchors and here."
+        )
+    return anchors.merged(own)
+
+
+def learned_token(
+    clip: CLIP, config: InversionConfig, concept: Concept, anchors: Anchors | None, device: torch.device
+) -> LearnedToken:
+    """Return the word to be learned, at its start, on the device to train on; `anchors` are its `dictionary`."""
+    recoder = None
+    if anchors is not None:
+        position = anchors.token_ids.index(word_token_ids(clip, concept.superclass))
+        recoder = AnchorRecoder(anchors, position, concept.num_vectors, config.recoder_settings(), NearestToken(clip))
+    initial = initial_vectors(clip, concept.init_word, concept.num_vectors)
+    return LearnedToken(initial.to(device), recoder, config.reduction, config.trained_vectors)
+
+
+def initial_vectors(clip: CLIP, word: str, count: int) -> torch.Tensor:
+    """Return the start of the learned vectors (count, D), float32, CPU.
+
+    The word's tokens, one each, and their mean for every further vector. With fewer vectors than tokens, every vector
+    starts at the mean.
+    """
+    tokens = token_embeddings(clip, word_token_ids(clip, word))
+    mean = tokens.mean(0, keepdim=True)
+    if count < len(tokens):
+        return mean.repeat(count, 1)
+    return torch.cat([tokens, mean.repeat(count - len(tokens), 1)])
+
+
+def learned_concept(config: InversionConfig, concept: Concept, token: LearnedToken, model_patched: bool) -> Concept:
+    """Return the concept with what was learned, and everything about its making as text for the file's header."""
+    import comfyui_version
+
+    active = {} if token.recoder is None else token.recoder.active()
+    settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in _SHOWN_ELSEWHERE}
+    settings |= {"init_word": concept.init_word, "num_vectors": concept.num_vectors}
+    metadata = {
+        **{key: str(value) for key, value in settings.items()},
+        "anchor_weight": str(config.anchor_weight if active else 0.0),
+        "anchor_reduction": config.reduction,
+        "anchors": anchors_to_text(active),
+        "method": config.method.name + (" with semantic inversion" if active else ""),
+        "model_patched": str(model_patched),
+        MAKER_KEY: __version__,
+        "comfyui_version": comfyui_version.__version__,
+        "torch_version": torch.__version__,
+    }
+    return dataclasses.replace(concept, vectors=token.vectors.detach().float().cpu(), metadata=metadata)
+
+
+def log_equivalent_weights(config: InversionConfig, width: int) -> None:
+    """Log what the anchor weight would be under the other reductions, for embeddings of a width."""
+    others = [
+        f"{equivalent_anchor_weight(config.anchor_weight, config.reduction, reduction, width):.4g} under {reduction}"
+        for reduction in REDUCTIONS
+        if reduction != config.reduction
+    ]
+    logger.info("anchor_weight %g under %s equals %s.", config.anchor_weight, config.reduction, " and ".join(others))

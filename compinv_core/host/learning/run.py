@@ -1,0 +1,261 @@
+"""One training from the host's objects to what was learned, the same for all methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import torch
+from PIL import Image
+
+from ... import logger
+from ...basics.digests import digest
+from ...basics.settings import fingerprint
+from ...learning.concept import Concept
+from ...learning.inversion import ClassData, Inversion, InversionData, Subject
+from ...learning.settings import InversionConfig
+from ...semantic.anchors import Anchors
+from ...training.events import Sink, everybody
+from ...training.loop import train
+from ...training.optimizers import check_optimizer
+from ...training.run_state import RunStore
+from ..family import Family
+from ..fingerprints import earlier_fingerprint, model_fingerprint
+from ..painting import Painter, Sampling, as_image
+from ..progress import host_listener, stop_if_asked, with_previews
+from ..text.encoder import text_encoder_gradients
+from ..text.sentences import TemplateEncoder, read_sentence
+from .class_pictures import (
+    ClassPictures,
+    class_prompts,
+    class_sources,
+    first_class_prompt,
+    kept_folder,
+    make_class_pictures,
+)
+from .concepts import check_concepts, dictionary, learned_concept, learned_token, log_equivalent_weights
+from .memory import check_memory
+from .photos import check_autoencoder, encode_photos
+from .session import DiffusionSession, check_trainable, training_session
+from .trained_weights import TrainedWeights
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from comfy.sd import CLIP, VAE
+
+Outcome = TypeVar("Outcome")
+
+_CLASS_FOLDER = "class_images"
+# Enough steps to recognise the thing; a preview must not cost more than a few training steps.
+_PREVIEW = Sampling(12, 6.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Learned(Generic[Outcome]):
+    """What a training gives.
+
+    Attributes
+    ----------
+    concepts : tuple of Concept
+    history : dict of str to list of float
+        ``loss`` and its parts, per step.
+    outcome
+        What was made of the trained weights.
+    """
+
+    concepts: tuple[Concept, ...]
+    history: dict[str, list[float]]
+    outcome: Outcome
+
+
+class InversionRun:
+    """A training that is checked when made, and started by `learn`.
+
+    Parameters
+    ----------
+    model, clip, vae
+        Of one family; not changed.
+    config : InversionConfig
+        Of the method.
+    concepts : sequence of Concept
+        To be learned together.
+    anchors : Anchors, optional
+        Loaded with the same `clip`. None holds the words by nothing.
+    run_dir : Path, optional
+        Folder of the training state; None saves and resumes nothing.
+
+    Raises
+    ------
+    UserError
+        One sentence on the input that is wrong.
+    """
+
+    def __init__(
+        self,
+        model: ModelPatcher,
+        clip: CLIP,
+        vae: VAE,
+        config: InversionConfig,
+        concepts: Sequence[Concept],
+        anchors: Anchors | None = None,
+        run_dir: Path | None = None,
+    ) -> None:
+        self._family = Family.of(config.method.node_name, model, clip)
+        check_trainable(model)
+        check_autoencoder(self._family, vae)
+        self._model, self._clip, self._vae, self._config = model, clip, vae, config
+        self._concepts = check_concepts(clip, config, concepts)
+        self._dictionaries = [dictionary(clip, config, concept.superclass, anchors) for concept in self._concepts]
+        self._run_dir = run_dir
+        self._class_sources = class_sources(self._family, config, self._concepts)
+        prompts = class_prompts(config, self._concepts)
+        self._class_sentences = [read_sentence(clip, prompt, "class_prompt") for prompt in prompts]
+        self._store, done = None, None
+        if run_dir is not None:
+            self._models, self._earlier = model_fingerprint(model, clip, vae), earlier_fingerprint(model, clip, vae)
+            self._store = RunStore(run_dir, self._fingerprint(), self._summary(), self._earlier)
+            done = self._store.check(config.steps, config.resume)
+        # A finished run is only read back.
+        if config.method.trains_model and done != config.steps:
+            check_optimizer(config.optimizer, model.load_device)
+            memory = check_memory(model, clip, config, self._trains(), self._batch_shape())
+            if self._store is not None:
+                self._store.check_room(memory.state_file, continues=done is not None)
+        self._patched = bool(model.patches or model.injections)
+        if self._patched:
+            what = "the word is learned for the patched model, which is not changed"
+            if config.method.trains_model:
+                what = "the patched model is trained, and the result belongs on top of the same patches"
+            logger.warning("%s: the model is patched, by a LoRA for example; %s.", config.method.node_name, what)
+
+    def learn(self, finish: Callable[[TrainedWeights], Outcome], on_event: Sink | None = None) -> Learned[Outcome]:
+        """Train to the last step, continuing a saved run where there is one.
+
+        Photos are encoded once, to the mean of the autoencoder's posterior.
+
+        Parameters
+        ----------
+        finish : callable
+            Makes the outcome of the trained weights, while the model is still open.
+        on_event : Sink, optional
+            Hears of everything beside the host's progress bar.
+        """
+        sink = everybody(*([on_event] if on_event else []), host_listener())
+        photos = [self._encoded(c.photos[0], c.masks[0] if c.masks else None, sink) for c in self._concepts]
+        classes = [self._encoded(pixels, None, sink)[0] for pixels in self._class_pixels(sink)]
+        if any(self._dictionaries):
+            log_equivalent_weights(self._config, self._family.text_encoders[0].width)
+        opened = training_session(
+            self._model, self._clip, self._batch_shape(), self._trains(), self._config.gradient_checkpointing
+        )
+        with opened as (session, clip), text_encoder_gradients(clip):
+            subjects = self._subjects(session, clip, photos, classes)
+            task = Inversion(self._config, subjects, session.num_timesteps, session.denoise, session.weights.parameters)
+            if self._config.preview_every:
+                sink = with_previews(self._config.preview_every, self._preview(session, clip, subjects[0]), sink)
+            settings = self._config.loop_settings(session.computes_in_float16)
+            history = train(task, settings, self._store, sink, stop_if_asked)
+            learned = tuple(
+                learned_concept(self._config, concept, subject.token, self._patched)
+                for concept, subject in zip(self._concepts, subjects, strict=True)
+            )
+            return Learned(learned, history, finish(session.weights))
+
+    def _encoded(
+        self, photos: torch.Tensor, masks: torch.Tensor | None, sink: Sink
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return encode_photos(self._model, self._vae, photos, masks, self._family.pixels_per_cell, sink)
+
+    def _subjects(
+        self,
+        session: DiffusionSession,
+        clip: CLIP,
+        photos: Sequence[tuple[torch.Tensor, torch.Tensor | None]],
+        classes: Sequence[torch.Tensor],
+    ) -> list[Subject]:
+        subjects = []
+        for index, (concept, (latents, masks)) in enumerate(zip(self._concepts, photos, strict=True)):
+            encoder = TemplateEncoder(clip, self._config.sentences, concept.num_vectors, concept.superclass)
+            pictures = None
+            if classes:
+                with torch.no_grad():
+                    context = self._class_sentences[index].encode(clip).to(session.device)
+                pictures = ClassData(classes[index].to(session.device), context)
+            token = learned_token(self._clip, self._config, concept, self._dictionaries[index], session.device)
+            data = InversionData(latents.to(session.device), None if masks is None else masks.to(session.device))
+            subjects.append(Subject(token, data, _to_device(encoder, session.device), pictures))
+        return subjects
+
+    def _preview(self, session: DiffusionSession, clip: CLIP, subject: Subject) -> Callable[[], Image.Image | None]:
+        """Return what paints the first concept with the session's own model, whose trained weights it shows."""
+        config, concept = self._config, self._concepts[0]
+        cell = self._family.pixels_per_cell
+        height, width = (side - side % cell for side in concept.picture_size)
+        painter = Painter(session.model, self._clip, self._vae, _PREVIEW, height, width)
+        encoder = TemplateEncoder(clip, [config.preview_prompt], concept.num_vectors, concept.superclass)
+
+        def preview() -> Image.Image | None:
+            # The networks in training stay where they are.
+            if not painter.has_room():
+                logger.warning("No preview: the device has no room for the autoencoder beside the training.")
+                return None
+            with torch.no_grad():
+                # Those of the last step are from before its update.
+                session.weights.place_casts()
+                context = encoder(0, subject.token.vectors)
+            return as_image(painter.paint_batch([[context.detach().cpu(), {}]], config.seed)[0])
+
+        return preview
+
+    def _class_pixels(self, sink: Sink) -> list[torch.Tensor]:
+        return [
+            make_class_pictures(source, self._model, self._clip, self._vae, self._kept(source), sink)
+            if isinstance(source, ClassPictures)
+            else source
+            for source in self._class_sources
+        ]
+
+    def _kept(self, wanted: ClassPictures) -> Path | None:
+        if self._run_dir is None:
+            return None
+        earlier = lambda: {name: text() for name, text in self._earlier.items()}  # noqa: E731
+        return kept_folder(self._run_dir / _CLASS_FOLDER, wanted, self._models, earlier)
+
+    def _trains(self) -> Callable[[str], bool]:
+        return self._family.trained_weights[self._config.method.trains]
+
+    def _batch_shape(self) -> tuple[int, ...]:
+        """Return (batch, C, h, w) of one forward pass."""
+        batch = self._config.batch_size * (2 if self._class_sources else 1)
+        return (batch, self._family.latent_channels, *self._family.latent_size(*self._concepts[0].picture_size))
+
+    def _fingerprint(self) -> dict[str, str]:
+        """Return everything that the bits of the result depend on."""
+        prints = {**fingerprint(self._config), **fingerprint(self._concepts[0], without=("name",)), **self._models}
+        if self._config.method.trains_model:
+            prints["method"] = self._config.method.name
+            prints["class_prompt"] = repr(first_class_prompt(self._config, self._concepts))
+        for index, concept in enumerate(self._concepts):
+            which = f" {index + 1}" if index else ""
+            if index:
+                prints[f"words{which}"] = repr((concept.superclass, concept.init_word, concept.num_vectors))
+            prints[f"images{which}"] = digest(*concept.photos)
+            prints[f"mask{which}"] = "none" if concept.masks is None else digest(*concept.masks)
+            anchors = self._dictionaries[index]
+            prints[f"anchors{which}"] = "none" if anchors is None else digest(anchors.vectors)
+            if self._class_sources:
+                source = self._class_sources[index]
+                prints[f"class images{which}"] = (
+                    source.description() if isinstance(source, ClassPictures) else digest(source)
+                )
+        return prints
+
+    def _summary(self) -> dict[str, object]:
+        method = self._config.method.name
+        return {**asdict(self._config), "method": method, "concepts": [concept.name for concept in self._concepts]}
+
+
+def _to_device(encoder: TemplateEncoder, device: torch.device) -> Callable[[int, torch.Tensor], torch.Tensor]:
+    return lambda index, vectors: encoder(index, vectors).to(device)

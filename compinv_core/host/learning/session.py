@@ -1,0 +1,177 @@
+"""Opening the host's MODEL and CLIP for gradients, and leaving them as they were.
+
+The executor runs nodes in inference mode and may have loaded the weights in it, stored in another precision than is
+computed with, or as views that can be evicted. A session makes all of that differentiable for a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import comfy.model_management
+import torch
+
+from ...basics.errors import UserError
+from ...training.memory import activation_bytes
+from ..computing import held_weights, resident
+from ..family import inference_type, predicts_velocity
+from ..inference import normalise_parameters, pytorch_attention_override
+from .checkpointing import gradient_checkpointing
+from .trained_weights import TrainedWeights, trained_weights
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from comfy.sd import CLIP
+
+
+# The host's key of LoRAs that are added to a layer's output.
+_BYPASS = "bypass_lora"
+
+
+class DiffusionSession:
+    """The diffusion model while it is open for gradients; made by `training_session`.
+
+    Training sees the model's weights, LoRA patches included, and its noise schedule and prediction type, but none of
+    the patches that act on sampling only (attention patches, guidance).
+
+    Parameters
+    ----------
+    model : ModelPatcher
+        Loaded.
+    weights : TrainedWeights
+        Those of its weights that are trained.
+    """
+
+    def __init__(self, model: ModelPatcher, weights: TrainedWeights) -> None:
+        self.model, self.weights = model, weights
+        self._network = model.model.diffusion_model
+        self._sampling: Any = model.get_model_object("model_sampling")
+        self._dtype = inference_type(model)
+        self._velocity = predicts_velocity(self._sampling)
+        self.device = model.load_device
+        self._sigmas = self._sampling.sigmas.detach().clone().to(self.device)
+        self._timesteps = self._sampling.timestep(self._sigmas).float()
+
+    @property
+    def num_timesteps(self) -> int:
+        """Length of the noise schedule."""
+        return len(self._sigmas)
+
+    @property
+    def computes_in_float16(self) -> bool:
+        """Whether small gradients need a loss scale."""
+        return self._dtype == torch.float16
+
+    def denoise(
+        self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Noise the latents to the timesteps and return the model's prediction and what it should have been.
+
+        Parameters
+        ----------
+        latents, noise : Tensor (B, C, h, w), float32
+            Latents as the model takes them (scaled).
+        timesteps : Tensor (B,), int64
+            Positions in the noise schedule.
+        context : Tensor (B, T, D), float32
+
+        Returns
+        -------
+        prediction : Tensor (B, C, h, w), in the model's precision
+        target : Tensor (B, C, h, w), float32
+            The noise, or the velocity ``(noise - sigma x0) / sqrt(1 + sigma^2)`` for v-prediction models.
+        """
+        self.weights.place_casts()
+        sigma = self._sigmas[timesteps]
+        noisy = self._sampling.noise_scaling(sigma, noise, latents)
+        prediction = self._network(
+            self._sampling.calculate_input(sigma, noisy).to(self._dtype),
+            self._timesteps[timesteps],
+            context=context.to(self._dtype),
+            transformer_options={"optimized_attention_override": pytorch_attention_override},
+        )
+        if not self._velocity:
+            return prediction, noise
+        sigma = sigma.view(-1, 1, 1, 1)
+        return prediction, (noise - sigma * latents) / (1 + sigma.square()).sqrt()
+
+
+def check_trainable(model: ModelPatcher) -> None:
+    """Refuse models that a concept cannot be trained on, before any long work.
+
+    Raises
+    ------
+    UserError
+        For inpainting models, which need more than latents as input, unknown prediction types, and LoRAs beside the
+        weights, whose tensors autograd refuses.
+    """
+    if _BYPASS in model.injections:
+        raise UserError(
+            "The model has a LoRA from Load LoRA (Bypass), through which it cannot be trained; "
+            "use Load LoRA in its place."
+        )
+    if model.model.concat_keys or model.model.diffusion_model.in_channels != model.model.latent_format.latent_channels:
+        raise UserError(
+            "The model is an inpainting or edit model; train on the plain checkpoint and use the embedding with both."
+        )
+    predicts_velocity(model.get_model_object("model_sampling"))
+
+
+@contextmanager
+def training_session(
+    model: ModelPatcher,
+    clip: CLIP,
+    latent_shape: tuple[int, ...],
+    trains_weight: Callable[[str], bool] = lambda name: False,
+    checkpointing: bool = False,
+) -> Iterator[tuple[DiffusionSession, CLIP]]:
+    """Open model and text encoder for gradients; afterwards the graph's objects give the same bits as before.
+
+    Parameters
+    ----------
+    model : ModelPatcher
+    clip : CLIP
+    latent_shape : tuple of int
+        (batch, channels, h, w) of a step, for which the host makes room.
+    trains_weight : callable (name of a parameter) -> bool
+        Which weights of the diffusion network are trained; none by default.
+    checkpointing : bool
+        Compute the diffusion network's activations twice instead of keeping them.
+
+    Yields
+    ------
+    session : DiffusionSession
+    clip : CLIP
+        The text encoder to use in the session; not always the object passed in.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        model, clip = resident(model), _resident_clip(clip)
+        memory = int(activation_bytes(latent_shape, inference_type(model).itemsize, checkpointing))
+        comfy.model_management.load_models_gpu([model, clip.patcher], memory_required=memory, force_full_load=True)
+        normalise_parameters(model.model)
+        normalise_parameters(clip.cond_stage_model)
+        before = comfy.model_management.in_training
+        comfy.model_management.in_training = True
+        try:
+            network, dtype = model.model.diffusion_model, inference_type(model)
+            with (
+                trained_weights(network, trains_weight, dtype) as weights,
+                held_weights(network, dtype, model.load_device),
+                held_weights(clip.cond_stage_model, torch.float32, clip.patcher.load_device),
+                gradient_checkpointing(network, checkpointing),
+            ):
+                yield DiffusionSession(model, weights), clip
+        finally:
+            comfy.model_management.in_training = before
+
+
+def _resident_clip(clip: CLIP) -> CLIP:
+    patcher = resident(clip.patcher)
+    if patcher is clip.patcher:
+        return clip
+    # The host's own clone(disable_dynamic=True) would keep the dynamic network beside the new patcher.
+    clip = clip.clone()
+    clip.patcher, clip.cond_stage_model = patcher, patcher.model
+    return clip

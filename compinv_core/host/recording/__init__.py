@@ -1,0 +1,1 @@
+"""Recording of cross-attention in the host's sampler."""

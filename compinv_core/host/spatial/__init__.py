@@ -1,0 +1,1 @@
+"""Spatial inversion guidance in the host's sampler."""

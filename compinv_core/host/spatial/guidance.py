@@ -1,0 +1,244 @@
+"""Spatial inversion guidance on ComfyUI's samplers.
+
+`apply_layout_guidance` clones a MODEL and hooks into its sampling (`sampler_hook`): the latent is improved at the first
+evaluation of each guided step and written back in place, so that the sampler goes on from there. The layout travels
+with the positive conditioning, the settings with the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import comfy.model_management
+import comfy.patcher_extension
+import node_helpers
+import torch
+
+from ... import logger
+from ...boxes.layout import Layout
+from ...spatial.guidance import guide_latents
+from ...spatial.settings import GuidanceConfig
+from ..computing import resident
+from ..family import BlockId, Family
+from ..sampling.hook import SamplerStart, UpdateObserver, set_hooks
+from ..text.spans import find_spans
+from .objective import REGIONS_KEY, AttentionObjective, Region
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from comfy.sd import CLIP
+
+NODE_NAME = "Apply Layout Guidance"
+_KEY = "compinv_layout_guidance"
+_WRAPPERS = comfy.patcher_extension.WrappersMP
+# Measured on a full-size model at 256² (float32): a guidance iteration holds 310 MiB beyond the weights; the host
+# reckons with 82 MiB for a conditional and unconditional pass and keeps a reserve for what that leaves out.
+_MEMORY_FACTOR = 4
+
+
+@dataclass(frozen=True)
+class GuidanceRecord:
+    """What guidance did at one sampling step.
+
+    Parameters
+    ----------
+    step : int
+        Counted from 0.
+    sigma : float
+        Noise level.
+    losses : tuple of tuples of float
+        For every evaluation, the loss of each image before the update that followed.
+    updates : tuple of int
+        Updates of each image.
+    """
+
+    step: int
+    sigma: float
+    losses: tuple[tuple[float, ...], ...]
+    updates: tuple[int, ...]
+
+
+Observer = Callable[[GuidanceRecord], None]
+
+
+def apply_layout_guidance(
+    model: ModelPatcher,
+    clip: CLIP,
+    text: str,
+    layout: Layout,
+    config: GuidanceConfig,
+    on_step: Observer | None = None,
+) -> tuple[ModelPatcher, list]:
+    """Encode a prompt and make a model whose sampling moves each phrase into its box.
+
+    Parameters
+    ----------
+    model : ModelPatcher
+        Stable Diffusion 1. Not changed.
+    clip : CLIP
+    text : str
+        The prompt. Every phrase of the layout must occur in it.
+    layout : Layout
+        May be empty.
+    config : GuidanceConfig
+    on_step : callable, optional
+        Receives a `GuidanceRecord` after every guided step.
+
+    Returns
+    -------
+    model : ModelPatcher
+        A clone. Without any effect, bit for bit, where `config` is inactive or the layout empty.
+    positive : CONDITIONING
+        The encoded prompt with the layout; to be used as the sampler's positive input.
+
+    Raises
+    ------
+    UserError
+        When the model or text encoder is not supported, or a phrase is not in the prompt.
+    """
+    family = Family.of(NODE_NAME, model, clip)
+    spans = find_spans(clip, text, layout.phrases, NODE_NAME)
+    regions = tuple(
+        Region(span.phrase, span.placeholder if config.span == "placeholder" and span.placeholder else span.tokens, box)
+        for span, box in zip(spans, layout.boxes, strict=True)
+    )
+    positive = clip.encode_from_tokens_scheduled(clip.tokenize(text))
+    if not regions:
+        logger.warning("%s: the layout has no box, so nothing is guided.", NODE_NAME)
+    active = config.is_active and bool(regions)
+    guided = (resident(model) if active else model).clone()
+    # A model that was guided before is guided anew, not twice.
+    guided.remove_wrappers_with_key(_WRAPPERS.PREPARE_SAMPLING, _KEY)
+    if not active:
+        set_hooks(guided, guidance=None)
+        return guided, positive
+    blocks = family.blocks(guided.model.diffusion_model, config.blocks)
+    set_hooks(guided, guidance=_LayoutGuidance(config, blocks, on_step))
+    guided.add_wrapper_with_key(_WRAPPERS.PREPARE_SAMPLING, _KEY, _reserve_memory)
+    return guided, node_helpers.conditioning_set_values(positive, {REGIONS_KEY: regions})
+
+
+def _reserve_memory(executor: Any, model: ModelPatcher, noise_shape: Any, *args: Any, **kwargs: Any) -> Any:
+    """Make the host keep memory free for the backward pass, by announcing a larger batch (only sizes depend on it)."""
+    return executor(model, [noise_shape[0] * _MEMORY_FACTOR, *noise_shape[1:]], *args, **kwargs)
+
+
+@dataclass(frozen=True)
+class _LayoutGuidance:
+    """What this node adds to a model's sampling; see `sampler_hook.GuidanceHook`."""
+
+    config: GuidanceConfig
+    blocks: tuple[BlockId, ...]
+    on_step: Observer | None
+    node_name: str = NODE_NAME
+
+    def start(self, begin: SamplerStart, before_update: UpdateObserver | None) -> GuidanceRun | None:
+        objective = AttentionObjective(begin.denoiser, begin.extra_args, self.blocks, self.config)
+        if not objective.has_regions:
+            logger.warning(
+                "%s: the positive conditioning of this sampler has no layout, so nothing is guided; connect the node's "
+                "`positive` output to the sampler.",
+                NODE_NAME,
+            )
+            return None
+        return GuidanceRun(objective, self.config, begin.plan.edits_reach_state, self.on_step, before_update)
+
+
+class GuidanceRun:
+    """Guides the latents of one sampling run.
+
+    Where the sampler evaluates its own state, the improved latent is written back in place. Where it evaluates a copy
+    (UniPC), the difference is carried along instead: such solvers are linear in the state and shrink it with σ, so a
+    state moved by Δ at noise level σ is moved by Δ·σ'/σ at σ'.
+
+    Parameters
+    ----------
+    objective : AttentionObjective
+    config : GuidanceConfig
+    edits_reach_state : bool
+        See `sampler_plan.SamplerPlan`.
+    on_step : callable, optional
+    before_update : callable, optional
+        Sees the latents and σ of a step that changes them.
+    """
+
+    def __init__(
+        self,
+        objective: AttentionObjective,
+        config: GuidanceConfig,
+        edits_reach_state: bool,
+        on_step: Observer | None,
+        before_update: UpdateObserver | None = None,
+    ) -> None:
+        self._objective = objective
+        self._config = config
+        self._edits_reach_state = edits_reach_state
+        self._on_step = on_step
+        self._before_update = before_update
+        self._end_sigma = objective.percent_to_sigma(config.end_percent)
+        self._last_loss: torch.Tensor | None = None
+        self._carried: torch.Tensor | None = None
+        self._carried_sigma = 0.0
+        self._steps_in_range = 0
+
+    def latents_for(self, x: torch.Tensor, sigma: torch.Tensor, step: int | None) -> torch.Tensor:
+        """Guide the latent of the sampler's next evaluation, if that begins a guided step; return what is evaluated.
+
+        `x` (B, C, H, W), which the sampler wants evaluated, is changed in place where the sampler is to go on from the
+        improved latent. `step` is the one that the evaluation begins, counted from 0, or None.
+        """
+        level = float(sigma.flatten()[0])
+        if self._carried is not None:
+            x = x + self._carried * (level / self._carried_sigma)
+        if step is None or step >= self._config.guided_steps or level <= self._end_sigma:
+            return x
+        with self._objective.open(x.device):
+            result = guide_latents(
+                x,
+                sigma,
+                lambda latents: self._objective(latents, sigma),
+                self._config,
+                self._last_loss,
+                comfy.model_management.throw_exception_if_processing_interrupted,
+            )
+        self._steps_in_range += 1
+        self._last_loss = result.last_loss
+        self._report(GuidanceRecord(step, level, result.losses, result.updates))
+        if not any(result.updates):
+            return x
+        if self._before_update is not None:
+            self._before_update(x, sigma)
+        if self._edits_reach_state:
+            return x.copy_(result.latents)
+        carried = result.latents - x
+        if self._carried is not None:
+            carried = carried + self._carried * (level / self._carried_sigma)
+        self._carried, self._carried_sigma = carried, level
+        return result.latents
+
+    def finish(self, samples: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
+        """Add what was carried along, which a run that ends at σ = 0 has already worked off, to the result."""
+        if not self._steps_in_range:
+            logger.warning(
+                "%s: no step of this sampling was guided, for all lie behind `end_percent`; raise it, or leave this "
+                "node out.",
+                NODE_NAME,
+            )
+        elif not self._objective.was_in_use:
+            logger.warning(
+                "%s: nothing was guided, for the words of the layout were not in use in the guided steps; give their "
+                "conditioning a range that begins with the first step, or raise `guided_steps`.",
+                NODE_NAME,
+            )
+        if self._carried is None:
+            return samples
+        return samples + self._carried * (float(sigmas[-1]) / self._carried_sigma)
+
+    def _report(self, record: GuidanceRecord) -> None:
+        if record.losses:
+            rows = " -> ".join("[" + ", ".join(f"{loss:.3f}" for loss in losses) + "]" for losses in record.losses)
+            logger.info("Layout guidance, step %d (sigma %.3f): loss %s", record.step + 1, record.sigma, rows)
+        if self._on_step is not None:
+            self._on_step(record)

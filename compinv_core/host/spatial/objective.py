@@ -1,0 +1,147 @@
+"""The location loss of a latent, as a differentiable function that evaluates ComfyUI's model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ...boxes.layout import Box, crop_box
+from ...spatial.guidance import layout_loss
+from ...spatial.settings import GuidanceConfig
+from ..computing import held_weights
+from ..family import BlockId
+from ..inference import InferenceTensorGuard
+from ..sampling.conditional_pass import ConditionalPass, positive_conditions
+
+REGIONS_KEY = "compinv_regions"
+"""Key of a conditioning's options under which its layout travels: a tuple of `Region`."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """One phrase of a prompt and its box.
+
+    Parameters
+    ----------
+    phrase : str
+    tokens : tuple of int
+        Positions in the encoded prompt whose attention counts.
+    box : (x0, y0, x1, y1)
+        Fractions of the picture.
+    """
+
+    phrase: str
+    tokens: tuple[int, ...]
+    box: Box
+
+
+class AttentionObjective:
+    """Location loss (Eq. 9) of latents at a noise level.
+
+    Runs only the conditional evaluation of the model, and only up to the last block whose attention counts.
+
+    Parameters
+    ----------
+    denoiser : KSamplerX0Inpaint
+        The host's denoiser of the running sampler.
+    extra_args : mapping
+        The sampler's ``extra_args``: model options and the inpainting mask.
+    blocks : sequence of BlockId
+        Whose attention counts.
+    config : GuidanceConfig
+    truncate : bool, optional
+        Stop the UNet after the last block; the loss and its gradient do not depend on it.
+
+    Attributes
+    ----------
+    was_in_use : bool
+        Whether a conditioning with a layout has been in use at any evaluation.
+    """
+
+    def __init__(
+        self,
+        denoiser: Any,
+        extra_args: Mapping[str, Any],
+        blocks: Sequence[BlockId],
+        config: GuidanceConfig,
+        truncate: bool = True,
+    ) -> None:
+        self.was_in_use = False
+        self._model = denoiser.inner_model.inner_model
+        self._config = config
+        self._pass = ConditionalPass(denoiser, extra_args, blocks, truncate)
+        self._conditions = [
+            condition for condition in positive_conditions(denoiser.inner_model) if condition.get(REGIONS_KEY)
+        ]
+
+    @contextmanager
+    def open(self, device: torch.device) -> Iterator[None]:
+        """Hold the model's weights as they are computed with, so that gradients can be taken in the block."""
+        # Hooks of a conditioning put weights of their own in the place of those that are held.
+        hooked = any(condition.get("hooks") for condition in self._conditions)
+        with held_weights(self._model.diffusion_model, self._model.get_dtype_inference(), device, hooked):
+            yield
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether any positive conditioning has a layout."""
+        return bool(self._conditions)
+
+    def percent_to_sigma(self, percent: float) -> float:
+        """Return the noise level at a part of the model's schedule, from 0 (full noise) to 1 (none)."""
+        return float(self._model.model_sampling.percent_to_sigma(percent))
+
+    def __call__(self, latents: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """Evaluate the loss. Gradients and normal (not inference) mode are the caller's.
+
+        Parameters
+        ----------
+        latents : Tensor (B, C, H, W)
+            x = x0 + σ·ε.
+        sigma : Tensor (B,)
+            σ; equal for all images.
+
+        Returns
+        -------
+        Tensor (B,)
+            Mean over the conditionings with a layout that are in use at this noise level; zeros where there is none.
+        """
+        with InferenceTensorGuard():
+            sigma = sigma.detach().clone()
+            latents = self._pass.blend_inpainted(latents, sigma)
+            losses = [self._condition_loss(condition, latents, sigma) for condition in self._conditions]
+            losses = [loss for loss in losses if loss is not None]
+            if losses:
+                self.was_in_use = True
+            else:
+                return latents.flatten(1).sum(dim=1) * 0.0
+            return torch.stack(losses).mean(dim=0)
+
+    def _condition_loss(
+        self, condition: Mapping[str, Any], latents: torch.Tensor, sigma: torch.Tensor
+    ) -> torch.Tensor | None:
+        regions = _visible_regions(condition, latents)
+        if not regions:
+            return None
+        recorded = self._pass.attention(condition, latents, sigma)
+        if not recorded:
+            return None
+        spans, boxes = [region.tokens for region in regions], [region.box for region in regions]
+        return layout_loss(recorded, spans, boxes, self._config)
+
+
+def _visible_regions(condition: Mapping[str, Any], latents: torch.Tensor) -> list[Region]:
+    """Regions of a conditioning, in the coordinates of the area that it is restricted to."""
+    regions = condition[REGIONS_KEY]
+    if condition.get("area") is None:
+        return list(regions)
+    height, width = latents.shape[-2:]
+    # The host's area: height, width, top, left, in cells of the latent.
+    h, w, top, left = condition["area"][-4:]
+    area = (left / width, top / height, min((left + w) / width, 1.0), min((top + h) / height, 1.0))
+    cropped = ((region, crop_box(region.box, area)) for region in regions)
+    return [Region(region.phrase, region.tokens, box) for region, box in cropped if box is not None]

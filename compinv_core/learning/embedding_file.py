@@ -1,0 +1,172 @@
+"""Textual-inversion files: our own in a form that ComfyUI, diffusers and A1111 read, and other people's.
+
+Our file holds exactly one tensor, key ``<NAME>``, float32 (k, D); everything else is safetensors metadata.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import logger
+from ..basics.atomic_file import remove_leftovers
+from ..basics.errors import UserError, quoted
+from ..basics.tensor_file import read_metadata, read_tensors, write_tensors
+from .concept import Concept
+
+MAKER_KEY = "compinv_version"
+
+# Start and end take two of the positions of a chunk.
+_MOST_VECTORS = 75
+# 75 float32 vectors take 230 kB; training state that some trainers store beside them is a few MB.
+_LARGEST_FILE_BYTES = 64_000_000
+_TORCH_SUFFIXES = (".pt", ".bin")
+
+
+def write_concept(concept: Concept, path: Path) -> None:
+    """Write a learned concept as an embedding file, ``.safetensors``.
+
+    Raises
+    ------
+    UserError
+        When nothing was learned yet, `path` holds an embedding that this pack did not make, which is never overwritten,
+        or it cannot be written.
+    """
+    if concept.vectors is None:
+        raise UserError(f"The concept {quoted(concept.name)} has not been learned yet; connect a training node.")
+    check_replaceable(path)
+    metadata = {**concept.metadata, "name": concept.name, "superclass": concept.superclass}
+    write_tensors(path, {f"<{concept.name}>": concept.vectors.float()}, metadata)
+
+
+def check_replaceable(path: Path, method: str = "") -> None:
+    """Refuse to overwrite an embedding file that this pack did not make; warn of one that goes with another model.
+
+    Parameters
+    ----------
+    path : Path
+        May not exist.
+    method : str
+        By which the new embedding is learned; empty warns of nothing.
+
+    Raises
+    ------
+    UserError
+    """
+    remove_leftovers(path.parent)
+    for other in path.parent.rglob(f"{path.stem}.*"):
+        if other != path and other.suffix in (path.suffix, *_TORCH_SUFFIXES):
+            raise UserError(
+                f"There is another embedding of the name {quoted(path.stem)}, "
+                f"{other.relative_to(path.parent).as_posix()}, and ComfyUI would take either; choose another name, or "
+                "move that file away."
+            )
+    if not path.exists():
+        return
+    metadata = read_metadata(path)
+    earlier = metadata.get("method", method)
+    if not earlier.startswith(method):
+        logger.warning(
+            "%s was learned by %s and will be replaced by one of %s; a LoRA or checkpoint of the earlier training no "
+            "longer fits the word then.", path.name, earlier, method,
+        )  # fmt: skip
+    if MAKER_KEY not in metadata:
+        raise UserError(
+            f"{path.name} already exists among your embeddings and was not made by CompInv; "
+            "choose another name, or move that file away."
+        )
+
+
+def read_concept(path: Path, width: int = 768) -> Concept:
+    """Read an embedding file, ours or another tool's.
+
+    Known forms: ``.safetensors``; ``.pt`` and ``.bin``, unpickled as plain tensors only; inside, a bare tensor, a
+    dictionary with one tensor, with ``string_to_param`` (A1111) or with ``clip_l`` (the SD1 part of an SDXL file).
+
+    Parameters
+    ----------
+    path : Path
+    width : int, default 768
+        Of the text encoder's embeddings.
+
+    Returns
+    -------
+    Concept
+        Named after the file; `superclass` is empty unless we made the file.
+
+    Raises
+    ------
+    UserError
+        When the file is missing, broken, too large, of another width, or holds NaN or infinity.
+    """
+    if not path.is_file():
+        raise UserError(f"The embedding file {quoted(path.name)} does not exist; choose one from models/embeddings.")
+    if path.suffix.lower() in _TORCH_SUFFIXES:
+        content, metadata = _load_pickled_tensors(path), {}
+    else:
+        file = read_tensors(path, "an embedding", "choose a textual-inversion file", _LARGEST_FILE_BYTES)
+        content, metadata = file.tensors, file.metadata
+    vectors = _checked_vectors(_embedding_tensor(content, path), path, width)
+    return Concept(path.stem, metadata.get("superclass", ""), vectors, metadata, num_vectors=len(vectors))
+
+
+def anchors_to_text(weights: Mapping[str, float]) -> str:
+    """Return active anchors and their weights as a JSON object with four decimals, for the file's metadata."""
+    return json.dumps({word: round(float(weight), 4) for word, weight in weights.items()}, ensure_ascii=False)
+
+
+def _load_pickled_tensors(path: Path) -> Any:
+    if path.stat().st_size > _LARGEST_FILE_BYTES:
+        raise UserError(
+            f"{path.name} is {path.stat().st_size / 1e6:.0f} MB, too large for an embedding; "
+            "choose a textual-inversion file, not a checkpoint or LoRA."
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, MemoryError) as error:
+        raise UserError(
+            f"{path.name} cannot be read as plain tensors, so it is broken or could run code; "
+            "use a .safetensors version of this embedding."
+        ) from error
+
+
+def _embedding_tensor(content: Any, path: Path) -> torch.Tensor:
+    """Find the one embedding tensor in what a file held."""
+    if isinstance(content, Mapping):
+        if isinstance(content.get("string_to_param"), Mapping):
+            content = content["string_to_param"]
+        if isinstance(content.get("clip_l"), torch.Tensor):
+            return content["clip_l"]
+        tensors = [value for value in content.values() if isinstance(value, torch.Tensor)]
+    else:
+        tensors = [content] if isinstance(content, torch.Tensor) else []
+    if len(tensors) != 1:
+        raise UserError(
+            f"{path.name} holds {len(tensors)} tensors where an embedding holds one; choose a textual-inversion file."
+        )
+    return tensors[0]
+
+
+def _checked_vectors(tensor: torch.Tensor, path: Path, width: int) -> torch.Tensor:
+    plain = tensor.layout is torch.strided and tensor.is_floating_point()
+    if not plain or tensor.ndim not in (1, 2) or tensor.numel() == 0:
+        raise UserError(
+            f"{path.name} holds a {tensor.dtype} tensor of shape {tuple(tensor.shape)}; "
+            f"an embedding is (vectors, {width}) floating point."
+        )
+    if tensor.shape[-1] != width:
+        raise UserError(
+            f"{path.name} is {tensor.shape[-1]} wide, made for another text encoder; "
+            f"choose an embedding for Stable Diffusion 1 ({width} wide)."
+        )
+    if tensor.ndim == 2 and tensor.shape[0] > _MOST_VECTORS:
+        raise UserError(f"{path.name} has {tensor.shape[0]} vectors; a prompt has room for {_MOST_VECTORS}.")
+    vectors = tensor.detach().float().reshape(-1, width).clone()
+    if not torch.isfinite(vectors).all():
+        raise UserError(f"{path.name} holds NaN or infinity; its training went wrong, use another file.")
+    return vectors

@@ -1,0 +1,245 @@
+"""Inversion with semantic inversion: the method's loss (Eq. 10) as a task for the training loop.
+
+``L = (1 - lambda) (L_rec + w L_prior) + lambda L_anc``. One task serves all methods: each trains token vectors, and
+some also weights of the diffusion model, with a prior loss on pictures of the class, so that the class itself is not
+unlearned. The diffusion model and the text encoder are callables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..semantic.learned_token import LearnedToken
+from ..training.loop import StepLoss
+from .settings import InversionConfig
+
+Denoise = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+Encode = Callable[[int, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class InversionData:
+    """What a concept is learned from.
+
+    Attributes
+    ----------
+    latents : Tensor (n, C, h, w), float32
+        Encoded photos as the diffusion model takes them (scaled), on the training device.
+    weights : Tensor (n, 1, h, w), float32, or None
+        Concept masks at latent resolution, 0 to 1; None weighs every position the same.
+    """
+
+    latents: torch.Tensor
+    weights: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ClassData:
+    """Pictures of the concept's class, by which the model remembers it.
+
+    Attributes
+    ----------
+    latents : Tensor (m, C, h, w), float32
+        Of the size of the photos' latents, on the training device.
+    context : Tensor (1, 77, D), float32
+        The encoded class prompt.
+    """
+
+    latents: torch.Tensor
+    context: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What the loss sees of a concept in training.
+
+    Attributes
+    ----------
+    token : LearnedToken
+    data : InversionData
+    encode : callable
+        (index of the template, vectors (k, D)) -> context (1, 77, D), differentiable in the vectors.
+    pictures_of_class : ClassData, optional
+        None learns without a prior loss.
+    """
+
+    token: LearnedToken
+    data: InversionData
+    encode: Encode
+    pictures_of_class: ClassData | None = None
+
+
+class Inversion:
+    """The task of learning concepts from photos, alone or together.
+
+    A batch holds the concepts evenly, in turn where it is smaller than their number. One sentence is drawn per concept
+    and batch, so that the text encoder runs once for each. Photos are not mirrored, since mirroring would teach that
+    lettering, markings and handedness do not matter.
+
+    Parameters
+    ----------
+    config : InversionConfig
+    subjects : sequence of Subject
+        One or more, with latents of one size; all with pictures of their class, or none.
+    num_timesteps : int
+        Length of the noise schedule; timesteps are drawn evenly from it.
+    denoise : callable
+        (latents (B, C, h, w), noise like it, timesteps (B,) int64, context (B, 77, D)) -> (prediction, target), both
+        (B, C, h, w).
+    weights : mapping of str to Parameter, optional
+        Weights of the diffusion model that are trained, too.
+    """
+
+    def __init__(
+        self,
+        config: InversionConfig,
+        subjects: Sequence[Subject],
+        num_timesteps: int,
+        denoise: Denoise,
+        weights: Mapping[str, torch.nn.Parameter] | None = None,
+    ) -> None:
+        self.config, self.subjects, self.weights = config, tuple(subjects), dict(weights or {})
+        self._num_timesteps, self._denoise = num_timesteps, denoise
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """See `compinv_core.training.loop.TrainingTask`."""
+        tokens = [subject.token.parameter for subject in self.subjects]
+        groups: list[dict[str, Any]] = [{"params": tokens, "lr": self.config.token_rate}]
+        if self.weights:
+            groups.append({"params": list(self.weights.values()), "lr": self.config.learning_rate})
+        return groups
+
+    def loss(self, batch: int, generator: torch.Generator) -> StepLoss:
+        """See `compinv_core.training.loop.TrainingTask`; the parts are ``reconstruction``, ``prior``, ``anchor``."""
+        present = [(self.subjects[index], count) for index, count in self._mixture(batch)]
+        templates, chosen = [], []
+        for subject, count in present:
+            templates.append(int(torch.randint(len(self.config.sentences), (1,), generator=generator)))
+            chosen.append(torch.randint(len(subject.data.latents), (count,), generator=generator))
+        classes = [(subject.pictures_of_class, count) for subject, count in present]
+        class_chosen = [
+            torch.randint(len(pictures.latents), (count,), generator=generator)
+            for pictures, count in classes
+            if pictures is not None
+        ]
+        vectors = [subject.token.vectors for subject, _ in present]
+        latents = [subject.data.latents[rows.to(subject.data.latents.device)]
+                   for (subject, _), rows in zip(present, chosen, strict=True)]  # fmt: skip
+        contexts = [
+            subject.encode(template, vector).expand(count, -1, -1)
+            for (subject, count), template, vector in zip(present, templates, vectors, strict=True)
+        ]
+        if class_chosen:
+            for (pictures, count), rows in zip(classes, class_chosen, strict=True):
+                assert pictures is not None
+                latents.append(pictures.latents[rows.to(pictures.latents.device)])
+                contexts.append(pictures.context.expand(count, -1, -1))
+        prediction, target = self._predict(_joined(latents), _joined(contexts), generator)
+        photos = self.config.batch_size
+        parts = {"reconstruction": reconstruction_loss(prediction[:photos], target[:photos], _weights(present, chosen))}
+        likeness = parts["reconstruction"]
+        if class_chosen:
+            parts["prior"] = reconstruction_loss(prediction[photos:], target[photos:])
+            likeness = likeness + self.config.prior_weight * parts["prior"]
+        anchor = self._anchor_loss(present, vectors)
+        if anchor is None:
+            return StepLoss(likeness, parts)
+        share = self.config.anchor_weight
+        return StepLoss((1 - share) * likeness + share * anchor, {**parts, "anchor": anchor})
+
+    def after_step(self, step: int) -> None:
+        """See `compinv_core.training.loop.TrainingTask`."""
+        for subject in self.subjects:
+            subject.token.after_step(step)
+
+    def active_anchors(self) -> dict[str, float]:
+        """See `compinv_core.training.loop.TrainingTask`; those of the first concept."""
+        recoder = self.subjects[0].token.recoder
+        return recoder.active() if recoder is not None else {}
+
+    def state_tensors(self) -> dict[str, torch.Tensor]:
+        """See `compinv_core.training.loop.TrainingTask`."""
+        tensors = {f"weights.{name}": parameter.detach() for name, parameter in self.weights.items()}
+        for index, subject in enumerate(self.subjects):
+            tensors |= {_state_name(name, index): value for name, value in subject.token.state_tensors().items()}
+        return tensors
+
+    def load_state_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """See `compinv_core.training.loop.TrainingTask`."""
+        with torch.no_grad():
+            for name, parameter in self.weights.items():
+                parameter.copy_(tensors[f"weights.{name}"])
+        for index, subject in enumerate(self.subjects):
+            names = subject.token.state_tensors()
+            subject.token.load_state_tensors({name: tensors[_state_name(name, index)] for name in names})
+
+    def _mixture(self, batch: int) -> list[tuple[int, int]]:
+        """Return (index of a subject, photos of it in this batch) of the subjects that have any."""
+        number, size = len(self.subjects), self.config.batch_size
+        counts = [0] * number
+        for position in range(batch * size, (batch + 1) * size):
+            counts[position % number] += 1
+        return [(index, count) for index, count in enumerate(counts) if count]
+
+    def _predict(
+        self, latents: torch.Tensor, context: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        timesteps = torch.randint(self._num_timesteps, (len(latents),), generator=generator)
+        noise = torch.randn(latents.shape, generator=generator)
+        device = latents.device
+        return self._denoise(latents, noise.to(device), timesteps.to(device), context)
+
+    def _anchor_loss(
+        self, present: Sequence[tuple[Subject, int]], vectors: Sequence[torch.Tensor]
+    ) -> torch.Tensor | None:
+        """Mean anchor loss over the photos of the batch.
+
+        A concept then weighs as much here as in the reconstruction, so that each is pulled as it would be alone.
+        """
+        losses = [subject.token.anchor_loss(vector) for (subject, _), vector in zip(present, vectors, strict=True)]
+        weighted = [
+            loss if len(present) == 1 else loss * (count / self.config.batch_size)
+            for loss, (_, count) in zip(losses, present, strict=True)
+            if loss is not None
+        ]
+        return torch.stack(weighted).sum() if weighted else None
+
+
+def reconstruction_loss(
+    prediction: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean squared error (float32) of the model's prediction (B, C, h, w), weighted by the concept mask (B, 1, h, w).
+
+    With weights, non-negative and not all zero in any image, each image's error is its weighted mean over positions,
+    normalised by the sum of its own weights, so that a small concept counts as much as a large one.
+    """
+    error = (prediction.float() - target.float()).square()
+    if weights is None:
+        return error.mean()
+    per_image = (error.mean(1, keepdim=True) * weights).sum((1, 2, 3)) / weights.sum((1, 2, 3))
+    return per_image.mean()
+
+
+def _weights(present: Sequence[tuple[Subject, int]], chosen: Sequence[torch.Tensor]) -> torch.Tensor | None:
+    """Return the masks (B, 1, h, w) of the chosen photos, ones where a concept has none; None if no concept has any."""
+    if all(subject.data.weights is None for subject, _ in present):
+        return None
+    rows = []
+    for (subject, count), indices in zip(present, chosen, strict=True):
+        if subject.data.weights is None:
+            rows.append(torch.ones_like(subject.data.latents[:1, :1]).expand(count, -1, -1, -1))
+        else:
+            rows.append(subject.data.weights[indices.to(subject.data.weights.device)])
+    return _joined(rows)
+
+
+def _joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+
+
+def _state_name(name: str, index: int) -> str:
+    return name if index == 0 else f"{name}.{index}"

@@ -1,0 +1,1 @@
+"""Cross-attention that was recorded while sampling: its measures and pictures."""

@@ -1,0 +1,135 @@
+"""From softmaxed cross-attention of single blocks to one map per phrase (A_i in Eq. 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..basics.content import ByContent
+
+HEAD_CHOICES = ("all", "second half")
+
+
+@dataclass(frozen=True)
+class BlockAttention:
+    """Cross-attention of one transformer block.
+
+    Parameters
+    ----------
+    weights : Tensor (B, heads, height * width, T)
+        Softmaxed over T, the tokens of the prompt (77 per chunk).
+    height, width : int
+        Resolution of the block's feature map.
+    """
+
+    weights: torch.Tensor
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, eq=False)
+class BlockMaps(ByContent):
+    """One map per phrase at one resolution: the mean over a phrase's tokens, over heads, and over blocks.
+
+    Parameters
+    ----------
+    values : Tensor (B, P, height, width)
+    blocks : int
+        How many transformer blocks the mean is over; their weight beside other resolutions.
+    """
+
+    values: torch.Tensor
+    blocks: int = 1
+
+
+def attention_weights(query: torch.Tensor, key: torch.Tensor, heads: int) -> torch.Tensor:
+    """Softmax of the scaled dot products, in float32 or better.
+
+    Parameters
+    ----------
+    query : Tensor (B, N, heads * d)
+    key : Tensor (B, T, heads * d)
+    heads : int
+
+    Returns
+    -------
+    Tensor (B, heads, N, T)
+        float32, or float64 for float64 inputs.
+    """
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    query, key = (_split_heads(value.to(dtype), heads) for value in (query, key))
+    return (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)
+
+
+def phrase_maps(block: BlockAttention, spans: Sequence[Sequence[int]], heads: str = "all") -> torch.Tensor:
+    """Mean attention over each phrase's tokens, head by head.
+
+    Parameters
+    ----------
+    block : BlockAttention
+    spans : sequence of sequences of int, length P
+        Token positions of every phrase; position 77 is the first of the second chunk.
+    heads : {"all", "second half"}
+        "second half" is what remains where code meant for a batch of unconditional and conditional images takes the
+        second half of a tensor whose first axis holds the heads.
+
+    Returns
+    -------
+    Tensor (B, heads, P, height, width)
+
+    Raises
+    ------
+    ValueError
+        When `heads` is unknown.
+    """
+    weights = block.weights
+    if heads == "second half":
+        weights = weights[:, weights.shape[1] // 2 :]
+    elif heads != "all":
+        raise ValueError(f"heads must be one of {HEAD_CHOICES}, not {heads!r}.")
+    maps = torch.stack([weights[..., list(span)].mean(-1) for span in spans], dim=2)
+    return maps.unflatten(-1, (block.height, block.width))
+
+
+def reduce_block(block: BlockAttention, spans: Sequence[Sequence[int]]) -> BlockMaps:
+    """Reduce one block's attention to what is worth keeping, a share of spans ÷ (heads · tokens) of its size.
+
+    Parameters
+    ----------
+    block : BlockAttention
+    spans : sequence of sequences of int, length P
+        Token positions of every phrase.
+
+    Returns
+    -------
+    BlockMaps
+        `values` (B, P, height, width), mean over all heads.
+    """
+    return BlockMaps(phrase_maps(block, spans).mean(1))
+
+
+def maps_by_resolution(
+    blocks: Iterable[BlockAttention], spans: Sequence[Sequence[int]], heads: str = "all"
+) -> dict[tuple[int, int], torch.Tensor]:
+    """Collect the phrase maps of all blocks, blocks of one resolution together.
+
+    Parameters
+    ----------
+    blocks : iterable of BlockAttention
+    spans : sequence of sequences of int, length P
+    heads : {"all", "second half"}
+
+    Returns
+    -------
+    dict from (height, width) to Tensor (B, blocks, heads, P, height, width)
+    """
+    grouped: dict[tuple[int, int], list[torch.Tensor]] = {}
+    for block in blocks:
+        grouped.setdefault((block.height, block.width), []).append(phrase_maps(block, spans, heads))
+    return {resolution: torch.stack(maps, dim=1) for resolution, maps in grouped.items()}
+
+
+def _split_heads(value: torch.Tensor, heads: int) -> torch.Tensor:
+    return value.unflatten(-1, (heads, -1)).transpose(1, 2)

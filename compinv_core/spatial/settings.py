@@ -1,0 +1,145 @@
+"""The settings of spatial inversion guidance (Eq. 9): how strongly, how long, and on which attention maps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..basics.errors import UserError, listed, quoted
+from ..basics.settings import check_settings, setting
+from .attention import HEAD_CHOICES
+
+LOSS_FORMS = ("squared", "linear")
+BLOCK_CHOICES = ("middle and first up", "middle", "first up", "all up")
+SPAN_CHOICES = ("phrase", "placeholder")
+PRESETS = ("paper", "official_2024")
+_OFTEN, _RARE = "guidance", "rare"
+
+
+@dataclass(frozen=True)
+class GuidanceConfig:
+    """How strongly, how long and on which attention maps the latents are guided; checked when made.
+
+    Beside the node's inputs:
+
+    Parameters
+    ----------
+    loss_per_head : bool
+        Average the losses of single blocks and heads instead of taking the loss of the averaged map.
+    stale_loss : bool
+        Compare the threshold with the loss from *before* the last update, kept from step to step: an image whose loss
+        was once at or below the threshold is never guided again.
+    """
+
+    strength: float = setting(
+        30.0,
+        "number",
+        "Size of the updates, without unit: the latent moves by strength · sigma² times the gradient of the loss. 0 is "
+        "off. Too much tears the picture apart",
+        low=0,
+        high=100_000,
+        step=1.0,
+        round=0.01,
+        paper="30 in the authors' code",
+        group=_OFTEN,
+    )
+    threshold: float = setting(
+        0.2,
+        "number",
+        "An image is left alone at a step as soon as its loss, 0 (all attention inside the boxes) to 1, is not above "
+        "this",
+        low=0,
+        high=1,
+        step=0.01,
+        round=0.001,
+        paper="0.2 of the squared loss, in the authors' code",
+        group=_OFTEN,
+    )
+    max_iterations: int = setting(
+        5,
+        "whole number",
+        "Updates per guided step at most. Each costs about as much as one evaluation of the model",
+        low=0,
+        high=100,
+        paper="5 in the authors' code",
+        group=_OFTEN,
+    )
+    guided_steps: int = setting(
+        10,
+        "whole number",
+        "Steps of the sampler that are guided, from the first on; composition is settled early",
+        low=0,
+        high=1000,
+        paper="10 of 50 in the authors' code, so about a fifth of the steps",
+        group=_OFTEN,
+    )
+    loss: str = setting(
+        "squared",
+        "choice",
+        "Of the share of attention outside each box, the mean of the squares (the authors' code) or the plain mean "
+        "(linear, the paper's Eq. 9). The threshold refers to this number",
+        choices=LOSS_FORMS,
+        group=_OFTEN,
+    )
+    blocks: str = setting(
+        BLOCK_CHOICES[0],
+        "choice",
+        "Parts of the UNet whose cross-attention is steered. The paper takes the middle block and the first decoder "
+        "level with cross-attention; all up is slower and finer",
+        choices=BLOCK_CHOICES,
+        group=_OFTEN,
+    )
+    span: str = setting(
+        "phrase",
+        "choice",
+        "Tokens of a phrase that count: the whole phrase, its class noun included, or only the learned placeholder of "
+        "a phrase with an embedding (the authors' code)",
+        choices=SPAN_CHOICES,
+        rare=True,
+        optional=True,
+        group=_RARE,
+    )
+    heads: str = setting(
+        "all",
+        "choice",
+        "Attention heads that count: all of them, or only the second half (the authors' code)",
+        choices=HEAD_CHOICES,
+        rare=True,
+        optional=True,
+        group=_RARE,
+    )
+    end_percent: float = setting(
+        1.0,
+        "number",
+        "Part of the noise schedule, 0 (full noise) to 1 (none), after which nothing is guided, whatever guided_steps "
+        "says. Below 1, a second pass over the finished picture stays unguided",
+        low=0,
+        high=1,
+        step=0.01,
+        round=0.001,
+        paper="10 of 50 steps end at 0.2",
+        rare=True,
+        optional=True,
+        group=_RARE,
+    )
+    loss_per_head: bool = False
+    stale_loss: bool = False
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether any latent can change at all."""
+        return self.strength > 0 and self.max_iterations > 0 and self.guided_steps > 0
+
+    def with_preset(self, preset: str) -> GuidanceConfig:
+        """Apply a preset: "paper" changes nothing.
+
+        "official_2024" repeats what the authors' released code does where it differs: the placeholder's tokens only,
+        half of the heads, the loss per block and head, the stale loss.
+        """
+        if preset not in PRESETS:
+            raise UserError(f"preset is {quoted(preset)}; give one of {listed(PRESETS)}.")
+        if preset == "paper":
+            return self
+        return replace(self, span="placeholder", heads="second half", loss_per_head=True, stale_loss=True)

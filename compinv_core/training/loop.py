@@ -1,0 +1,289 @@
+"""The training loop that all methods share: optimiser, random numbers, saving, resuming, stopping.
+
+A method is a `TrainingTask`: it names its parameters and computes a loss. Textual inversion trains a few token vectors,
+Custom Diffusion adds key and value weights, DreamBooth a whole network; nothing here depends on which.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch.amp.grad_scaler import GradScaler
+
+from ..basics.errors import UserError, listed
+from .events import Sink, Work, nobody
+from .optimizers import load_optimizer_state, make_optimizer, optimizer_state
+from .run_state import CURE, RunState, RunStore
+
+_TOTAL = "loss"
+# What a saved tensor belongs to.
+_TASK, _OPTIMIZER = "task.", "optimizer."
+# Reading a loss back makes a GPU wait, so losses are collected and read in groups.
+_FLUSH_EVERY = 20
+_FIRST_SCALE = 2.0**13
+
+
+@dataclass(frozen=True, eq=False)
+class StepLoss:
+    """The losses of one step.
+
+    Attributes
+    ----------
+    total : Tensor ()
+        What is minimised.
+    parts : mapping of str to Tensor ()
+        Its named terms, for the records only.
+    """
+
+    total: torch.Tensor
+    parts: Mapping[str, torch.Tensor]
+
+
+class TrainingTask(Protocol):
+    """What the loop needs of a method."""
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the groups for the optimiser, each with its parameters and learning rate."""
+        ...
+
+    def loss(self, batch: int, generator: torch.Generator) -> StepLoss:
+        """Compute the loss of batch number `batch` (0-based); all randomness comes from `generator` (CPU)."""
+        ...
+
+    def after_step(self, step: int) -> None:
+        """Follow up on the update of step `step` (0-based), for example by coding the anchors anew."""
+        ...
+
+    def active_anchors(self) -> dict[str, float]:
+        """Return the active anchors with their weights, for the reports; empty without any."""
+        ...
+
+    def state_tensors(self) -> dict[str, torch.Tensor]:
+        """Return everything that changes during training, apart from the optimiser's own state."""
+        ...
+
+    def load_state_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take back what `state_tensors` returned."""
+        ...
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long to train and how often to save.
+
+    Attributes
+    ----------
+    steps : int
+    seed : int
+        Of the loop's own generator.
+    save_every : int
+        Steps between saves; 0 saves only at the end and on interruption.
+    resume : bool
+    scale_loss : bool
+        Scale the loss before backward, for networks that compute in float16, whose small gradients would vanish.
+    accumulation : int
+        Batches per step, whose gradients are averaged.
+    optimizer : str
+        One of `compinv_core.training.optimizers.OPTIMIZERS`.
+    """
+
+    steps: int
+    seed: int = 0
+    save_every: int = 100
+    resume: bool = True
+    scale_loss: bool = False
+    accumulation: int = 1
+    optimizer: str = "adamw"
+
+
+def train(
+    task: TrainingTask,
+    settings: LoopSettings,
+    store: RunStore | None = None,
+    sink: Sink = nobody,
+    ask: Callable[[], None] = lambda: None,
+) -> dict[str, list[float]]:
+    """Run a task to its last step, continuing a saved run where there is one.
+
+    An interruption of any kind, also in the middle of a step, saves the state as it was between two steps. A resumed
+    run gives the same bits as an uninterrupted one on the same machine and number of threads.
+
+    Parameters
+    ----------
+    task : TrainingTask
+    settings : LoopSettings
+    store : RunStore, optional
+        Nothing is saved or resumed without one.
+    sink : Sink
+        Hears of every step; losses are reported when they have been read from the device.
+    ask : callable
+        Called before every batch; may raise to stop. The state is saved first, as it is when `sink` raises.
+
+    Returns
+    -------
+    dict of str to list of float
+        One value per step for ``loss`` and every named part.
+
+    Raises
+    ------
+    UserError
+        When the loss is no longer finite, or the store holds another unfinished run.
+    """
+    return _Loop(task, settings, store, sink, ask).run()
+
+
+class _Loop:
+    def __init__(
+        self,
+        task: TrainingTask,
+        settings: LoopSettings,
+        store: RunStore | None,
+        sink: Sink,
+        ask: Callable[[], None],
+    ) -> None:
+        self.task, self.settings, self.store, self.sink, self.ask = task, settings, store, sink, ask
+        self.optimizer = make_optimizer(settings.optimizer, task.parameter_groups())
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        device = self.optimizer.param_groups[0]["params"][0].device.type
+        self.scaler = GradScaler(device, _FIRST_SCALE, growth_interval=1000, enabled=settings.scale_loss)
+        self.on_cpu = device == "cpu"
+        self.history: dict[str, list[float]] = {}
+        self.pending: list[dict[str, torch.Tensor]] = []
+        self.step = 0
+
+    def run(self) -> dict[str, list[float]]:
+        saved = self.store.open(self.settings.steps, self.settings.resume) if self.store else None
+        if saved is not None:
+            self._restore(saved)
+        work = Work("training", self.settings.steps, self.sink, self.step)
+        while self.step < self.settings.steps:
+            self._one_step(work)
+            if self.settings.save_every and self.step % self.settings.save_every == 0:
+                self._save()
+        if self.store:
+            if saved is None or saved.step < self.step:
+                self._save()
+            self.store.finish()
+        self._check_losses()
+        return self.history
+
+    def _one_step(self, work: Work) -> None:
+        before = self.generator.get_state()
+        try:
+            self.optimizer.zero_grad(set_to_none=True)
+            batches = [self._one_batch(number) for number in range(self.settings.accumulation)]
+        except BaseException:
+            # The step did not happen: with the generator put back, a resumed run draws the same numbers again.
+            self.generator.set_state(before)
+            self._save_interrupted()
+            raise
+        self._update({name: _mean([parts[name] for parts in batches]) for name in batches[0]})
+        losses, anchors = {}, {}
+        if self.step % _FLUSH_EVERY == 0 or self.on_cpu:
+            self._check_losses()
+            losses = {name: values[-1] for name, values in self.history.items()}
+            anchors = self.task.active_anchors()
+        try:
+            work.report(self.step, losses=losses, anchors=anchors)
+        except BaseException:
+            self._save_interrupted()
+            raise
+
+    def _one_batch(self, number: int) -> dict[str, torch.Tensor]:
+        """Add the gradient of one of the step's batches; return its losses."""
+        self.ask()
+        count = self.settings.accumulation
+        loss = self.task.loss(self.step * count + number, self.generator)
+        self.scaler.scale(loss.total if count == 1 else loss.total * (1 / count)).backward()
+        return {_TOTAL: loss.total.detach(), **{name: part.detach() for name, part in loss.parts.items()}}
+
+    def _update(self, losses: dict[str, torch.Tensor]) -> None:
+        self.scaler.unscale_(self.optimizer)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        # Halved thirteen times in a row: no scale would help.
+        if self.scaler.is_enabled() and self.scaler.get_scale() < 1.0:
+            raise self._diverged()
+        self.task.after_step(self.step)
+        self.pending.append(losses)
+        self.step += 1
+
+    def _flush(self) -> bool:
+        """Read the collected losses into the history; tell whether they are all finite."""
+        first_new = len(self.history.get(_TOTAL, []))
+        for name in self.pending[0] if self.pending else ():
+            self.history.setdefault(name, []).extend(torch.stack([p[name].float() for p in self.pending]).tolist())
+        self.pending = []
+        # An overflow in float16 is dealt with by the loss scale, which drops the step.
+        return self.scaler.is_enabled() or all(math.isfinite(v) for v in self.history.get(_TOTAL, [])[first_new:])
+
+    def _check_losses(self) -> None:
+        if not self._flush():
+            raise self._diverged()
+
+    def _diverged(self) -> UserError:
+        return UserError(
+            f"The loss became infinite or NaN by step {self.step}; lower learning_rate, or use a model whose weights "
+            "are sound."
+        )
+
+    def _save(self) -> None:
+        self._check_losses()
+        self._write_state()
+
+    def _save_interrupted(self) -> None:
+        if self._flush():
+            self._write_state()
+
+    def _write_state(self) -> None:
+        if self.store is None or self.step == 0:
+            return
+        tensors = {f"{_TASK}{name}": tensor for name, tensor in self.task.state_tensors().items()}
+        tensors["generator"] = self.generator.get_state()
+        states, numbers = optimizer_state(self.optimizer)
+        tensors |= {f"{_OPTIMIZER}{name}": tensor for name, tensor in states.items()}
+        facts = {
+            "history": self.history,
+            "loss_scale": self.scaler.get_scale(),
+            "good_steps": self.scaler.state_dict().get("_growth_tracker", 0),
+            "optimizer": numbers,
+        }
+        self.store.save(RunState(self.step, tensors, facts), self.settings.steps)
+
+    def _restore(self, saved: RunState) -> None:
+        self.step = saved.step
+        self._check_complete(saved)
+        self.task.load_state_tensors(_without_prefix(saved.tensors, _TASK))
+        self.generator.set_state(saved.tensors["generator"])
+        if self.step < self.settings.steps:  # a finished run is only read, and its states may be large
+            states = _without_prefix(saved.tensors, _OPTIMIZER)
+            load_optimizer_state(self.optimizer, {**states, **saved.facts.get("optimizer", {})})
+        self.history = {name: list(values) for name, values in saved.facts["history"].items()}
+        scale = {"scale": saved.facts["loss_scale"], "_growth_tracker": saved.facts["good_steps"]}
+        self.scaler.load_state_dict({**self.scaler.state_dict(), **scale})
+
+    def _check_complete(self, saved: RunState) -> None:
+        wanted = {f"{_TASK}{name}": tensor for name, tensor in self.task.state_tensors().items()}
+        wanted["generator"] = self.generator.get_state()
+        wrong = [
+            name
+            for name, tensor in wanted.items()
+            if name not in saved.tensors or saved.tensors[name].shape != tensor.shape
+        ]
+        if self.step < self.settings.steps and not any(name.startswith(_OPTIMIZER) for name in saved.tensors):
+            wrong.append("the optimiser")
+        wrong += [name for name in ("history", "loss_scale", "good_steps") if name not in saved.facts]
+        if wrong:
+            raise UserError(f"The training state lacks {listed(wrong)}, or has it in another shape; {CURE}.")
+
+
+def _mean(values: list[torch.Tensor]) -> torch.Tensor:
+    return values[0] if len(values) == 1 else torch.stack(values).mean(0)
+
+
+def _without_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

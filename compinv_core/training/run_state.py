@@ -1,0 +1,217 @@
+"""A training run on disk: what is needed to continue it to the same bits on the same machine, and to refuse another.
+
+``state.safetensors`` holds the tensors, and in its header the step, the losses and the fingerprint, so that one rename
+replaces all of it. ``run.json`` repeats the settings for people. A run that is begun anew sets the old state aside as
+``previous.safetensors``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import logger
+from ..basics.atomic_file import check_writable, remove_leftovers, replacing
+from ..basics.errors import UserError, quoted
+from ..basics.tensor_file import read_metadata, read_tensors, write_tensors
+
+STATE_FILE = "state.safetensors"
+PREVIOUS_FILE = "previous.safetensors"
+SUMMARY_FILE = "run.json"
+
+_FORMAT = "compinv-run-1"
+_LARGEST_STATE = 1 << 40
+CURE = "turn `resume` off to begin anew"
+"""End of every sentence about a state that cannot be continued."""
+
+
+@dataclass(frozen=True, eq=False)
+class RunState:
+    """A training run between two steps.
+
+    Attributes
+    ----------
+    step : int
+        Steps done.
+    tensors : mapping of str to Tensor
+        Parameters, optimiser, random generator and whatever the task adds.
+    facts : mapping
+        JSON values: losses so far, loss scale.
+    """
+
+    step: int
+    tensors: Mapping[str, torch.Tensor]
+    facts: Mapping[str, Any]
+
+
+class RunStore:
+    """The folder of one training run.
+
+    Parameters
+    ----------
+    folder : Path
+        Made when first written to.
+    fingerprint : mapping of str to str
+        Everything that the result depends on, except the number of steps: settings as text, data as digests.
+    settings : mapping
+        JSON values for ``run.json``.
+    earlier : mapping of str to callable () -> str
+        How earlier versions wrote parts of the fingerprint, so that their runs are known again.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        fingerprint: Mapping[str, str],
+        settings: Mapping[str, Any],
+        earlier: Mapping[str, Callable[[], str]] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.fingerprint = dict(fingerprint)
+        self.settings = dict(settings)
+        self._earlier = dict(earlier or {})
+
+    def check(self, steps: int, resume: bool) -> int | None:
+        """Refuse early what `open` would refuse, and a folder that cannot be written to; changes nothing.
+
+        Returns
+        -------
+        int or None
+            Steps that are done already, or None where `open` would begin anew.
+
+        Raises
+        ------
+        UserError
+            As in `open`.
+        """
+        path = self.folder / STATE_FILE
+        if not (resume and path.exists()):
+            return None
+        header = self._read_header(path)
+        return header["step"] if self._continuable(header, steps) else None
+
+    def check_room(self, state_bytes: float, continues: bool) -> None:
+        """Refuse a run whose state cannot be written: no right to, or no room.
+
+        Parameters
+        ----------
+        state_bytes : float
+            Of one state; while it is replaced there are two.
+        continues : bool
+            Whether the saved state is continued; otherwise it is set aside, in the place of an earlier one.
+
+        Raises
+        ------
+        UserError
+        """
+        remove_leftovers(self.folder, own=True)
+        existing = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
+        path, previous = self.folder / STATE_FILE, self.folder / PREVIOUS_FILE
+        replaced = path if continues else previous
+        needed = 2 * state_bytes - (replaced.stat().st_size if path.exists() and replaced.exists() else 0)
+        free = shutil.disk_usage(existing).free
+        if needed > free:
+            remove_leftovers(self.folder, own=True, young=True)
+            free = shutil.disk_usage(existing).free
+        if needed > free:
+            raise UserError(
+                f"The training state in the run folder {quoted(self.folder.name)} needs {needed / 1e9:.1f} GB, but "
+                f"{free / 1e9:.1f} GB are free on that disk; free some room, or start ComfyUI with another "
+                "--output-directory."
+            )
+
+    def open(self, steps: int, resume: bool) -> RunState | None:
+        """Return the state to continue from, or None to begin at step 0; an old state is then set aside.
+
+        Parameters
+        ----------
+        steps : int
+            Steps wanted in all. A run may be continued to more steps than it was first asked for.
+        resume : bool
+            False begins anew in any case.
+
+        Raises
+        ------
+        UserError
+            When the folder holds an unfinished run of other settings or data, or a state that cannot be read, or
+            nothing can be written there.
+        """
+        check_writable(self.folder)
+        remove_leftovers(self.folder, own=True)
+        path = self.folder / STATE_FILE
+        if not path.exists():
+            return None
+        if resume:
+            header = self._read_header(path)
+            if self._continuable(header, steps):
+                logger.info("Continuing %s at step %d of %d.", self.folder.name, header["step"], steps)
+                file = read_tensors(path, "a training state", CURE, _LARGEST_STATE, finite=False)
+                return RunState(header["step"], file.tensors, header["facts"])
+        os.replace(path, self.folder / PREVIOUS_FILE)
+        return None
+
+    def save(self, state: RunState, steps: int) -> None:
+        """Write the state of a run that is to have so many steps; an interruption leaves the previous one intact."""
+        header = {
+            "format": _FORMAT,
+            "step": state.step,
+            "steps": steps,
+            "fingerprint": self.fingerprint,
+            "facts": dict(state.facts),
+        }
+        write_tensors(self.folder / STATE_FILE, state.tensors, {"run": json.dumps(header)})
+        with replacing(self.folder / SUMMARY_FILE) as temporary:
+            summary = {"step": state.step, "steps": steps, "settings": self.settings, "fingerprint": self.fingerprint}
+            temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def finish(self) -> None:
+        """Clear away what killed processes left, now that the run is at its end."""
+        remove_leftovers(self.folder, own=True, young=True)
+
+    def _continuable(self, header: Mapping[str, Any], steps: int) -> bool:
+        """Tell whether the saved run is this one; refuse to lose another one that is unfinished."""
+        known = header["fingerprint"]
+        names = sorted(set(known) | set(self.fingerprint))
+        differing = [name for name in names if known.get(name) != self.fingerprint.get(name)]
+        differing = [
+            name for name in differing if name not in self._earlier or self._earlier[name]() != known.get(name)
+        ]
+        if header["step"] > steps:
+            differing.append("steps")
+        if differing and header["step"] < header["steps"]:
+            raise UserError(
+                f"The run folder {quoted(self.folder.name)} holds an unfinished training that stopped at step "
+                f"{header['step']} of {header['steps']} and differs in {', '.join(differing)}; "
+                "restore those inputs, turn `resume` off to begin anew, or choose another name."
+            )
+        if differing:
+            logger.info("%s was finished with another %s; training anew.", self.folder.name, ", ".join(differing))
+        return not differing
+
+    def _is_same(self, name: str, known: str | None) -> bool:
+        earlier = self._earlier.get(name)
+        return known == self.fingerprint.get(name) or (earlier is not None and known == earlier())
+
+    def _read_header(self, path: Path) -> dict[str, Any]:
+        try:
+            header = json.loads(read_metadata(path)["run"])
+            if header["format"] != _FORMAT:
+                raise ValueError(f"format {header['format']}")
+            counts = (header["step"], header["steps"])
+            if not all(isinstance(count, int) for count in counts) or not isinstance(header["fingerprint"], dict):
+                raise TypeError("steps or fingerprint")
+            if not isinstance(header["facts"], dict):
+                raise TypeError("facts")
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+            raise UserError(
+                f"The training state {path.name} in the run folder {quoted(self.folder.name)} cannot be read "
+                f"({error}); {CURE}."
+            ) from error
+        return header

@@ -1,0 +1,116 @@
+"""Judge pictures of an own thing composed with another noun."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..networks.judge import NOUN_NAMES, THRESHOLD, judge_pictures, load_judge
+from ..world.instances import Instance, photos
+from ..world.scenes import USUAL_HEIGHT
+
+Box = tuple[float, float, float, float]
+
+
+def drawn_boxes(own: str, other: str) -> tuple[Box, Box]:
+    """Boxes as a person would draw them: side by side, each noun at its usual height, half the picture in size."""
+    size = 0.46
+    tops = [min(max(USUAL_HEIGHT[noun] - size / 2, 0.02), 0.98 - size) for noun in (own, other)]
+    return (0.02, tops[0], 0.02 + size, tops[0] + size), (0.52, tops[1], 0.52 + size, tops[1] + size)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the judge says of one picture of an own thing beside another noun.
+
+    Attributes
+    ----------
+    own, other
+        Probability that the own thing's class, and the other noun, are there; ``other`` is None for the thing alone.
+    image_alignment
+        Mean cosine of the whole picture with the photos.
+    object_alignment
+        Mean cosine of the own thing with the thing in the photos, both masked; None where its class was not found.
+    """
+
+    own: float
+    other: float | None
+    image_alignment: float
+    object_alignment: float | None
+
+    @property
+    def both(self) -> bool:
+        """Whether everything that was asked for is there."""
+        return self.own > THRESHOLD and (self.other is None or self.other > THRESHOLD)
+
+    @property
+    def text_alignment(self) -> float:
+        """Share of what was asked for that is there."""
+        return mean(probability > THRESHOLD for probability in (self.own, self.other) if probability is not None)
+
+
+@torch.no_grad()
+def judge_pair(pictures: Tensor, instance: Instance, other: str | None) -> list[Judgement]:
+    """Judge pictures (N, 3, SIDE, SIDE) in [0, 1] of an own thing composed with another noun, or alone (None)."""
+    judge = load_judge()
+    photo_features, thing_features = reference_features(instance)
+    own_index = NOUN_NAMES.index(instance.noun)
+    rows = []
+    for verdict in judge_pictures(judge, pictures):
+        presence = verdict.presence()
+        whole = (judge.picture_features(verdict) @ photo_features.T).mean(1)
+        things = judge.object_features(verdict, verdict.masks[:, own_index].sigmoid())
+        alike = (things @ thing_features.T).mean(1)
+        for i in range(len(presence)):
+            own = float(presence[i, own_index])
+            beside = float(presence[i, NOUN_NAMES.index(other)]) if other else None
+            rows.append(Judgement(own, beside, float(whole[i]), float(alike[i]) if own > THRESHOLD else None))
+    return rows
+
+
+def judge_two(pictures: Tensor, one: Instance, two: Instance) -> list[Judgement]:
+    """Judge pictures of two own things: alignments are means over the two, that of objects over those found."""
+    rows = []
+    for a, b in zip(judge_pair(pictures, one, two.noun), judge_pair(pictures, two, one.noun), strict=True):
+        alike = [row.object_alignment for row in (a, b) if row.object_alignment is not None]
+        whole = mean((a.image_alignment, b.image_alignment))
+        rows.append(Judgement(a.own, a.other, whole, mean(alike) if alike else None))
+    return rows
+
+
+@torch.no_grad()
+def reference_features(instance: Instance) -> tuple[Tensor, Tensor]:
+    """Features of the photos, whole and masked, each (5, 192)."""
+    judge = load_judge()
+    pictures, masks = photos(instance)
+    verdict = judge(torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(255))
+    cells = verdict.masks.shape[-1]
+    small = torch.from_numpy(masks).unflatten(2, (cells, -1)).unflatten(1, (cells, -1)).mean((2, 4))
+    return judge.picture_features(verdict), judge.object_features(verdict, small)
+
+
+def summary(rows: Sequence[Judgement]) -> dict[str, Any]:
+    """Shares and means over pictures of one kind, all with another noun or all without.
+
+    ``text_alignment`` is the judged share of the prompt's nouns; ``object_alignment`` is over the ``found`` pictures in
+    which the own thing's class is present, None where there is none.
+    """
+    found = [row.object_alignment for row in rows if row.object_alignment is not None]
+    own = mean(row.own > THRESHOLD for row in rows)
+    beside = [row.other > THRESHOLD for row in rows if row.other is not None]
+    other = mean(beside) if beside else None
+    return {
+        "n": len(rows),
+        "other": other,
+        "own": own,
+        "both": mean(row.both for row in rows),
+        "text_alignment": mean(row.text_alignment for row in rows),
+        "image_alignment": mean(row.image_alignment for row in rows),
+        "object_alignment": mean(found) if found else None,
+        "found": len(found),
+    }

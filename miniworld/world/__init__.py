@@ -1,0 +1,1 @@
+"""What is drawn: things, looks, backgrounds, scenes with captions, and the own things' photos."""

@@ -1,0 +1,140 @@
+"""Settings, memory and disk of the methods that train the model, and the optimisers to choose from."""
+
+from __future__ import annotations
+
+import re
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from compinv_core.basics.atomic_file import replacing
+from compinv_core.basics.errors import UserError
+from compinv_core.basics.settings import fingerprint
+from compinv_core.learning.concept import Concept, check_distinct_names
+from compinv_core.learning.tuning_settings import CustomDiffusionConfig, DreamBoothConfig
+from compinv_core.training.memory import estimate_memory
+from compinv_core.training.optimizers import check_optimizer, make_optimizer
+from compinv_core.training.run_state import PREVIOUS_FILE, STATE_FILE, RunStore
+
+
+def test_the_papers_defaults() -> None:
+    custom, dreambooth = CustomDiffusionConfig(), DreamBoothConfig()
+    assert (custom.steps, custom.batch_size, custom.learning_rate, custom.anchor_weight) == (500, 2, 2e-5, 0.95)
+    assert (dreambooth.steps, dreambooth.batch_size, dreambooth.anchor_weight) == (800, 1, 0.6)
+    assert custom.num_class_images == dreambooth.num_class_images == 200
+    assert custom.class_prompt == "" and custom.prior_weight == 1.0
+
+
+def test_memory_options_continue_a_run_and_methods_do_not() -> None:
+    plain = fingerprint(DreamBoothConfig())
+    assert plain == fingerprint(DreamBoothConfig(gradient_checkpointing=True, lora_rank=4))
+    assert plain != fingerprint(DreamBoothConfig(optimizer="adafactor"))
+    assert plain != fingerprint(CustomDiffusionConfig())
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"prior_weight": -1.0}, "prior_weight is -1.0"),
+        ({"num_class_images": 0}, "num_class_images is 0"),
+        ({"gradient_accumulation": 0}, "gradient_accumulation is 0"),
+        ({"token_learning_rate": float("nan")}, "token_learning_rate is nan"),
+        ({"optimizer": "sgd"}, 'optimizer is "sgd"'),
+        ({"lora_rank": 0}, "lora_rank is 0"),
+    ],
+)
+def test_bad_settings_get_a_sentence(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        DreamBoothConfig(**settings)
+
+
+def test_concepts_that_are_learned_together_have_distinct_names() -> None:
+    photo = torch.rand(1, 64, 64, 3)
+    first = Concept.to_learn({"name": " a ", "superclass": "tabby  cat"}, photo)
+    second = Concept.to_learn({"name": "b", "superclass": "dog"}, photo)
+    assert first.name == "a" and first.init_word == "tabby cat"
+    check_distinct_names([first, second])
+    with pytest.raises(UserError, match='Two concepts have the name "A"'):
+        check_distinct_names([first, second, Concept.to_learn({"name": "A", "superclass": "cat"}, photo)])
+
+
+def test_memory_by_hand() -> None:
+    # 1e9 numbers in half precision: copies 4, casts and their gradients 4; gradients 4; AdamW 8; two of the largest.
+    estimate = estimate_memory(10**9, 10**6, "adamw", 2, 0.5e9, 1e9)
+    assert (estimate.weights, estimate.gradients, estimate.activations) == (8.5e9, 4e9, 1e9)
+    assert estimate.optimizer == 8e9 + 8e6
+    assert estimate.state_file == pytest.approx(12.008e9)
+    estimate.check(22e9, "cuda:0", "use less")
+    with pytest.raises(UserError, match=r"about 21\.5 GB \(weights 8\.5 GB, gradients 4\.0 GB, optimiser 8\.0 GB, "
+                       r"activations 1\.0 GB\), but 21\.0 GB are free on cuda:0; use less\."):  # fmt: skip
+        estimate.check(21e9, "cuda:0", "use less")
+    assert estimate_memory(10**9, 10**6, "adafactor", 4, 0, 0).total < 0.6 * estimate.total
+
+
+def test_eight_bits_need_a_card() -> None:
+    with pytest.raises(UserError, match="trains on cpu; choose adafactor"):
+        check_optimizer("adamw_8bit", torch.device("cpu"))
+    check_optimizer("adafactor", torch.device("cpu"))
+
+
+def test_adafactor_factors_its_states_and_has_the_rate_given() -> None:
+    matrix = torch.nn.Parameter(torch.zeros(40, 30))
+    optimizer = make_optimizer("adafactor", [{"params": [matrix], "lr": 0.01}])
+    matrix.grad = torch.ones(40, 30)
+    optimizer.step()
+    # An even gradient is divided by its own size, and clipping at root mean square 1 leaves it.
+    assert torch.allclose(matrix, torch.full((40, 30), -0.01), rtol=1e-3)
+    state = optimizer.state[matrix]
+    assert sum(value.numel() for value in state.values() if isinstance(value, torch.Tensor)) < 100
+
+
+def test_a_state_that_cannot_fit_is_refused(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "runs" / "x", {}, {})
+    store.check_room(1e3, continues=False)
+    with pytest.raises(UserError, match=r"needs 2000000\.0 GB, but \d+\.\d GB are free"):
+        store.check_room(1e15, continues=False)
+
+
+def test_only_what_is_replaced_makes_room(tmp_path: Path) -> None:
+    store, size = RunStore(tmp_path, {}, {}), 10**15
+
+    def needed(continues: bool) -> float:
+        with pytest.raises(UserError, match="are free") as refused:
+            store.check_room(size, continues)
+        return float(re.search(r"needs (\d+)", str(refused.value))[1]) * 1e9  # type: ignore[index]
+
+    # Files with a hole: large to look at, nothing on the disk.
+    for name, length in ((PREVIOUS_FILE, 10**12), (STATE_FILE, 3 * 10**12)):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(length)
+        if name == PREVIOUS_FILE:
+            assert needed(continues=False) == 2 * size
+    assert needed(continues=True) == 2 * size - 3 * 10**12
+    assert needed(continues=False) == 2 * size - 10**12
+
+
+def test_a_full_disk_gets_a_sentence_and_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(UserError, match=r"The disk is full: file\.txt"), replacing(path) as temporary:
+            temporary.write_bytes(bytes(5000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+    with pytest.raises(OSError, match="else"), replacing(path):
+        raise OSError("something else")
+
+
+def test_a_replaced_file_can_be_read_by_whom_any_new_file_can(tmp_path: Path) -> None:
+    usual = tmp_path / "usual"
+    usual.touch()
+    with replacing(tmp_path / "tensors.safetensors") as temporary:
+        save_file({"a": torch.zeros(1)}, temporary)
+    assert (tmp_path / "tensors.safetensors").stat().st_mode == usual.stat().st_mode
