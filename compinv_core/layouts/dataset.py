@@ -1,7 +1,7 @@
 """Pictures of noun pairs with the boxes that a detector found in them: what a layout predictor is trained on.
 
 A data set is a folder: ``images/``, ``manifest.json`` (how it is made) and ``annotations.json``, in COCO's format. An
-image exists once the annotations name it. `layout_store` fills the folder.
+image exists once the annotations name it. `store` fills the folder.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def dataset_from(folder: Path, settings: Mapping[str, Any], content: Mapping[str
     Raises
     ------
     UserError
-        When they are not as `layout_store` writes them.
+        When they are not as `store` writes them.
     """
     try:
         return _assembled(folder, settings, content)

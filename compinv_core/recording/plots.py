@@ -59,7 +59,7 @@ def heatmap_rows(record: AttentionRecord, step: int = MEAN_OF_STEPS) -> list[Hea
     Raises
     ------
     UserError
-        See `attention_measures.frames_at`.
+        See `measures.frames_at`.
     """
     frames = frames_at(record, step)
     guided = [frame for frame in frames if frame.unguided is not None]
@@ -129,7 +129,7 @@ def draw_curves(record: AttentionRecord, curves: AttentionCurves) -> torch.Tenso
     Returns
     -------
     Tensor (1, height, width, 3), float32, in [0, 1]
-        Attention similarity of every two phrases (see `attention_measures.attention_similarity`) and, where phrases
+        Attention similarity of every two phrases (see `measures.attention_similarity`) and, where phrases
         have boxes, below it the share of attention inside them. Dashed: before guidance.
     """
     names = [" / ".join(record.phrases[i] for i in pair) for pair in curves.pairs]

@@ -107,3 +107,10 @@ def test_every_node_has_a_help_page_that_names_its_inputs(nodes: dict) -> None:
         page = (REPOSITORY / "web" / "docs" / f"{key}.md").read_text()
         names = [name for group in ("required", "optional") for name in info["input"].get(group, {})]
         assert not [name for name in names if f"`{name}`" not in page], key
+
+
+def test_the_tables_of_inputs_are_what_the_nodes_say() -> None:
+    from support import build_help
+
+    stale = [path.name for path, text in build_help.pages().items() if path.read_text() != text]
+    assert not stale, f"write them with: python tests/support/build_help.py ({', '.join(stale)})"

@@ -126,9 +126,9 @@ def test_rooms_use_only_the_rooms_below_them(home: Path, rooms: tuple[str, ...])
         own = room_of(path, home)
         for name in imported_modules(path):
             other = file_of(name)
-            if own and other is not None and home in other.parents and (room := room_of(other, home)):
-                if rooms.index(room) > rooms.index(own):
-                    upwards.append(f"{path.relative_to(home)} imports {other.relative_to(home)}")
+            room = room_of(other, home) if other is not None and home in other.parents else ""
+            if own and room and rooms.index(room) > rooms.index(own):
+                upwards.append(f"{path.relative_to(home)} imports {other.relative_to(home)}")
     assert not upwards
 
 

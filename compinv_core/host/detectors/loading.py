@@ -103,7 +103,7 @@ def load_detector(backend: str, name: str, threshold: float) -> ManagedDetector:
     backend : str
         One of `BACKENDS`.
     name : str
-        One of `detector_files.detector_names`, or any other path below ``models/``.
+        One of `files.detector_names`, or any other path below ``models/``.
     threshold : float
         Least score of a detection, in [0, 1].
 

@@ -1,6 +1,6 @@
 """Recording cross-attention while ComfyUI's samplers run.
 
-`record_attention` clones a MODEL and hooks into its sampling (`sampler_hook`): at the first evaluation of each step,
+`record_attention` clones a MODEL and hooks into its sampling (`sampling.hook`): at the first evaluation of each step,
 the attention of the prompt is read in passing from the sampler's own evaluation of the model, so the picture stays the
 same bit for bit. Only where layout guidance changes the latents is the model evaluated once more, on those before.
 """
@@ -88,7 +88,7 @@ def record_attention(
 
 @dataclass(frozen=True, eq=False)
 class _Recording:
-    """What this node adds to a model's sampling; see `sampler_hook.RecordingHook`."""
+    """What this node adds to a model's sampling; see `sampling.hook.RecordingHook`."""
 
     recording: AttentionRecording
     spans: Spans

@@ -1,6 +1,6 @@
 """Spatial inversion guidance on ComfyUI's samplers.
 
-`apply_layout_guidance` clones a MODEL and hooks into its sampling (`sampler_hook`): the latent is improved at the first
+`apply_layout_guidance` clones a MODEL and hooks into its sampling (`sampling.hook`): the latent is improved at the first
 evaluation of each guided step and written back in place, so that the sampler goes on from there. The layout travels
 with the positive conditioning, the settings with the model.
 """
@@ -127,7 +127,7 @@ def _reserve_memory(executor: Any, model: ModelPatcher, noise_shape: Any, *args:
 
 @dataclass(frozen=True)
 class _LayoutGuidance:
-    """What this node adds to a model's sampling; see `sampler_hook.GuidanceHook`."""
+    """What this node adds to a model's sampling; see `sampling.hook.GuidanceHook`."""
 
     config: GuidanceConfig
     blocks: tuple[BlockId, ...]
@@ -158,7 +158,7 @@ class GuidanceRun:
     objective : AttentionObjective
     config : GuidanceConfig
     edits_reach_state : bool
-        See `sampler_plan.SamplerPlan`.
+        See `sampling.plan.SamplerPlan`.
     on_step : callable, optional
     before_update : callable, optional
         Sees the latents and σ of a step that changes them.
