@@ -35,7 +35,15 @@ class InversionConfig:
     lora_rank: ClassVar[int] = 0
 
     steps: int = setting(
-        1000, "whole number", "Training steps", low=1, high=_MANY, paper="5000 at batch 8", group=_TRAINING
+        1000,
+        "whole number",
+        "Training steps",
+        low=1,
+        high=_MANY,
+        paper="5000 at batch 8",
+        # A finished run may be given more.
+        changes_result=False,
+        group=_TRAINING,
     )
     batch_size: int = setting(
         4,

@@ -1,8 +1,8 @@
 """Spatial inversion guidance on ComfyUI's samplers.
 
 `apply_layout_guidance` clones a MODEL and hooks into its sampling (`sampling.hook`): the latent is improved at the
-first evaluation of each guided step and written back in place, so that the sampler goes on from there. The layout travels
-with the positive conditioning, the settings with the model.
+first evaluation of each guided step and written back in place, so that the sampler goes on from there. The layout
+travels with the positive conditioning, the settings with the model.
 """
 
 from __future__ import annotations

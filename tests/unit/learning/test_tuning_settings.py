@@ -15,6 +15,7 @@ from compinv_core.basics.atomic_file import replacing
 from compinv_core.basics.errors import UserError
 from compinv_core.basics.settings import fingerprint
 from compinv_core.learning.concept import Concept, check_distinct_names
+from compinv_core.learning.settings import InversionConfig
 from compinv_core.learning.tuning_settings import CustomDiffusionConfig, DreamBoothConfig
 from compinv_core.training.memory import estimate_memory
 from compinv_core.training.optimizers import check_optimizer, make_optimizer
@@ -138,3 +139,21 @@ def test_a_replaced_file_can_be_read_by_whom_any_new_file_can(tmp_path: Path) ->
     with replacing(tmp_path / "tensors.safetensors") as temporary:
         save_file({"a": torch.zeros(1)}, temporary)
     assert (tmp_path / "tensors.safetensors").stat().st_mode == usual.stat().st_mode
+
+
+def test_runs_of_earlier_versions_are_known_again() -> None:
+    # As 0.1.0 wrote them down; a key or a value more, less or other would refuse to go on with its runs.
+    textual = {
+        "batch_size": "4", "learning_rate": "0.005", "anchor_weight": "0.95", "max_active_anchors": "4",
+        "recode_every": "100", "sparse_coder": "'nn_omp'", "anchor_reduction": "'seq_mean'", "template": "'object'",
+        "templates": "()", "seed": "0", "preset": "'paper'", "recode_momentum": "0.5", "superclass_share": "0.25",
+    }  # fmt: skip
+    tuning = {
+        "template": "'object with class'", "token_learning_rate": "0.0", "prior_weight": "1.0", "class_prompt": "''",
+        "num_class_images": "200", "gradient_accumulation": "1", "optimizer": "'adamw'",
+    }  # fmt: skip
+    custom = {"batch_size": "2", "learning_rate": "2e-05"}
+    dreambooth = {"batch_size": "1", "learning_rate": "1e-05", "anchor_weight": "0.6"}
+    assert fingerprint(InversionConfig()) == textual
+    assert fingerprint(CustomDiffusionConfig()) == {**textual, **tuning, **custom}
+    assert fingerprint(DreamBoothConfig()) == {**textual, **tuning, **dreambooth}
