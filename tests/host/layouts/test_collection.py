@@ -174,7 +174,7 @@ def test_another_seed_or_detector_is_refused_and_nothing_is_lost(whole: Path) ->
         ({"template": "{} and {} {0}"}, "exactly twice"),
         ({"width": 60}, "multiple of 8"),
         ({"pairs": 0}, "pairs is 0"),
-        ({"sampler_name": "best"}, "sampler_name is 'best'"),
+        ({"sampler_name": "best"}, 'sampler_name is "best"'),
     ],
 )
 def test_bad_input_gets_a_sentence_before_anything_is_written(tmp_path: Path, options: dict, part: str) -> None:

@@ -245,7 +245,7 @@ def test_encoding_of_pairs_shows_progress_and_stops(clip: Any, dataset: LayoutDa
             train_predictor(clip, dataset, LayoutTrainingConfig())
     finally:
         comfy.utils.set_progress_bar_global_hook(before)
-    assert shown == [(1, 6), (2, 6)]
+    assert shown == [(0, 6), (1, 6), (2, 6)]
 
 
 def test_a_sentence_during_prediction_names_that_node(predictor: LayoutPredictor, clip: Any) -> None:

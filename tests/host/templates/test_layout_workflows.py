@@ -176,7 +176,7 @@ BAD = {
         {"CompInvLoadDetector": {"threshold": 1.0}, "CompInvCollectLayouts": {"dataset": "unsure"}},
         "no picture in which both nouns",
     ),
-    "a name that leaves the folder": ({"CompInvCollectLayouts": {"dataset": "../up"}}, "dataset is '../up'"),
+    "a name that leaves the folder": ({"CompInvCollectLayouts": {"dataset": "../up"}}, 'dataset is "../up"'),
     "a data set of other settings": ({"CompInvCollectLayouts": {"steps": 2}}, "made with another steps; restore"),
     "another text encoder": (
         {"CompInvTrainLayoutPredictor": {"clip": ["other", 1]}},
@@ -184,7 +184,7 @@ BAD = {
     ),
     "the name of a choice": (
         {"CompInvSaveLayoutPredictor": {"filename": "side-by-side"}},
-        "filename is 'side-by-side'",
+        'filename is "side-by-side"',
     ),
 }
 BAD_PREDICTIONS = {

@@ -160,7 +160,7 @@ def test_broken_folders_get_a_sentence(copy: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="tensors are missing; choose another detector"):
         load_detr(copy, "mine", 0.5)
     weights.write_bytes(good_weights[:2000])
-    with pytest.raises(UserError, match=r"model\.safetensors in small is damaged, or not a detector"):
+    with pytest.raises(UserError, match=r'model\.safetensors" is damaged, or not a detector'):
         load_detr(copy, "mine", 0.5)
     weights.rename(copy / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"has no model\.safetensors; save the model with safetensors"):
