@@ -195,10 +195,6 @@ class RunStore:
             logger.info("%s was finished with another %s; training anew.", self.folder.name, ", ".join(differing))
         return not differing
 
-    def _is_same(self, name: str, known: str | None) -> bool:
-        earlier = self._earlier.get(name)
-        return known == self.fingerprint.get(name) or (earlier is not None and known == earlier())
-
     def _read_header(self, path: Path) -> dict[str, Any]:
         try:
             header = json.loads(read_metadata(path)["run"])
