@@ -70,8 +70,7 @@ def child(side: str) -> dict[str, Any]:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Run the steps of one side, or of both in turn; return times in seconds, losses and peak memory in MB."""
-    from support import host
-    from support.models import checkpoints
+    from support import checkpoints, host
 
     base = host.start()
     import torch

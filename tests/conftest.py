@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support import locations, pictures
-from support.models import checkpoints
+from support import checkpoints, locations, pictures
 from support.server import ComfyServer
 
 

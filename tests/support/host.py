@@ -11,8 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from . import locations
-from .models import checkpoints
+from . import checkpoints, locations
 
 
 @functools.cache

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from pycocotools.coco import COCO
 
-from support.models import checkpoints, detector_files
+from support import checkpoints
+from support.models import detector_files
 from support.server import ComfyServer
 
 NOUNS = ("cat", "dog", "boat", "tree", "car", "house", "bird", "cup")

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from support.models import checkpoints
+from support import checkpoints
 from support.server import ComfyServer
 
 Prompt = dict[str, dict[str, Any]]

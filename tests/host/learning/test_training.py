@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from support import host
-from support.models import checkpoints
+from support import checkpoints, host
 from support.models.training_case import SIZE, Loaded, photos, short_config, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")

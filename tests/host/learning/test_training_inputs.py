@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from support.models import checkpoints
+from support import checkpoints
 from support.models.training_case import SIZE, Loaded, resampled, short_config, train
 
 

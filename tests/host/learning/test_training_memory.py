@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from support import host
-from support.models import checkpoints
+from support import checkpoints, host
 from support.models.training_case import Loaded, short_tuning, tune
 
 LATENTS = (2, 4, 16, 16)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from support import host
-from support.models.checkpoints import SHARED_UNET, UNETS
+from support.checkpoints import SHARED_UNET, UNETS
 from support.models.controlnet import random_controlnet
 from support.sampling import PROMPT, encode, noise_like, probe
 
@@ -91,7 +91,7 @@ def test_gradient_against_central_differences_in_float64(core) -> None:
     """With every weight and input in float64, the relative error stays below 1e-6."""
     import comfy.sd
 
-    from support.models import checkpoints
+    from support import checkpoints
 
     model, *_ = comfy.sd.load_checkpoint_guess_config(
         str(checkpoints.build("tiny")), output_vae=False, output_clip=False

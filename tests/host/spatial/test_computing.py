@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from support import host
-from support.models import checkpoints
+from support import checkpoints, host
 from support.sampling import PROMPT, encode, probe, sample
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -212,7 +212,7 @@ def test_unsupported_models_are_refused(core) -> None:
     import comfy.sd
 
     from compinv_core.basics.errors import UserError
-    from support.models import checkpoints
+    from support import checkpoints
 
     _, clip, _ = host.load("tiny")
     other, *_ = comfy.sd.load_checkpoint_guess_config(

@@ -286,7 +286,7 @@ def test_templates_are_read_without_a_folder_of_embeddings(clip: Any) -> None:
     import comfy.sd
 
     from compinv_core.host.text.sentences import TemplateEncoder
-    from support.models import checkpoints
+    from support import checkpoints
 
     plain: Any
     _, plain, _ = comfy.sd.load_checkpoint_guess_config(str(checkpoints.build("tiny")), output_vae=False)[:3]

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from .checkpoints import SHARED_UNET, UNETS
+from ..checkpoints import SHARED_UNET, UNETS
 
 
 def random_controlnet() -> Any:

@@ -16,8 +16,7 @@ from compinv_core.learning.settings import InversionConfig
 from compinv_core.learning.tuning_settings import CustomDiffusionConfig, DreamBoothConfig
 from compinv_core.training.events import Event
 
-from .. import host
-from . import checkpoints
+from .. import checkpoints, host
 
 SIZE = 64
 Loaded = tuple[Any, Any, Any]

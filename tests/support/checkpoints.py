@@ -3,7 +3,7 @@
 They have no meaning to look at, only the right shapes: a UNet of the wanted size, the full CLIP-L text encoder and a
 TAESD autoencoder. Cross-attention weights are enlarged, or else all attention maps would be nearly flat.
 
-Run as a script to make one: `python tests/support/models/checkpoints.py small /somewhere/small.safetensors`.
+Run as a script to make one: `python tests/support/checkpoints.py small /somewhere/small.safetensors`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 if __package__:
-    from .. import locations
+    from . import locations
 else:
     import locations
 
