@@ -196,10 +196,15 @@ class InversionRun:
         painter = Painter(session.model, self._clip, self._vae, _PREVIEW, height, width)
         encoder = TemplateEncoder(clip, [config.preview_prompt], concept.num_vectors, concept.superclass)
 
+        told = False
+
         def preview() -> Image.Image | None:
+            nonlocal told
             # The networks in training stay where they are.
             if not painter.has_room():
-                logger.warning("No preview: the device has no room for the autoencoder beside the training.")
+                if not told:
+                    logger.warning("No previews: the device has no room for the autoencoder beside the training.")
+                told = True
                 return None
             with torch.no_grad():
                 # Those of the last step are from before its update.
