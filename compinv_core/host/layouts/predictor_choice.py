@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...basics.errors import UserError
+from ...basics.errors import UserError, quoted
 from ...basics.names import check_name
 from ...layouts.predictor import SIDE_BY_SIDE, AnyPredictor, SideBySide
 from ...layouts.predictor_file import read_predictor
@@ -38,7 +38,7 @@ def check_predictor_name(name: str) -> str:
     """
     tidy = check_name(name, "filename")
     if tidy in (SIDE_BY_SIDE, MINIATURE_WORLD):
-        raise UserError(f"filename is {tidy!r}, which is a choice of Load Layout Predictor itself; type another name.")
+        raise UserError(f"filename is {quoted(tidy)}, which is a choice of Load Layout Predictor itself; type another name.")
     return tidy
 
 

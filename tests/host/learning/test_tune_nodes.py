@@ -122,7 +122,7 @@ BAD_INPUTS = [
     ({"more_concepts": ["wrong", 0]},
      {"wrong": node("CompInvConceptImages", images=["others", 0], name="never", superclass="dog", init_word="",
                     num_vectors=1)},
-     "Two concepts have the name 'never'"),
+     'Two concepts have the name "never"'),
 ]  # fmt: skip
 
 
