@@ -38,7 +38,9 @@ def check_predictor_name(name: str) -> str:
     """
     tidy = check_name(name, "filename")
     if tidy in (SIDE_BY_SIDE, MINIATURE_WORLD):
-        raise UserError(f"filename is {quoted(tidy)}, which is a choice of Load Layout Predictor itself; type another name.")
+        raise UserError(
+            f"filename is {quoted(tidy)}, which is a choice of Load Layout Predictor itself; type another name."
+        )
     return tidy
 
 
