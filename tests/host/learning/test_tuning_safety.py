@@ -76,7 +76,7 @@ BAD_INPUTS = [
     ({}, {"more": ("my-dog", 128)}, r"different sizes \(my-cat 64x64, my-dog 128x128\)"),
     ({}, {"more": ("my-dog", 64, 72)}, "class_images of my-dog are 72x72 but the images are 64x64"),
     ({"class_prompt": "cat " * 80}, {}, "class_prompt is 5 tokens too long"),
-    ({"preview_every": 1, "preview_prompt": "a photo of cat"}, {}, "preview_prompt: 'a photo of cat' must hold"),
+    ({"preview_every": 1, "preview_prompt": "a photo of cat"}, {}, 'preview_prompt: "a photo of cat" must hold'),
     ({"preview_every": 1, "preview_prompt": "word " * 80 + "{}"}, {}, "preview_prompt: .* tokens too long"),
     ({"templates": ("word " * 80 + "{}",)}, {}, "custom_templates: .* tokens too long"),
     ({"num_vectors": 75}, {}, "template: .* with 75 vectors is .* lower num_vectors"),
