@@ -173,7 +173,7 @@ def test_broken_folders_get_a_sentence(copy: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"config\.json in small is not readable"):
         load_detr(copy, "mine", 0.5)
     config.write_text("[]")
-    with pytest.raises(UserError, match="holds no settings"):
+    with pytest.raises(UserError, match="it holds no object"):
         load_detr(copy, "mine", 0.5)
     with pytest.raises(UserError, match=r'"nowhere" has no config\.json'):
         load_detr(tmp_path / "nowhere", "mine", 0.5)
