@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import stat
 from pathlib import Path
 from typing import Any
+
+from .regular_file import check_regular
 
 # A layout data set of a hundred thousand pictures takes some 60 MB.
 _LARGEST = 256_000_000
@@ -21,11 +22,7 @@ def read_json_object(path: Path, largest: int = _LARGEST) -> dict[str, Any]:
         holds something else.
     """
     try:
-        facts = path.stat()
-        if not stat.S_ISREG(facts.st_mode):
-            raise ValueError("it is no regular file")
-        if facts.st_size > largest:
-            raise ValueError(f"it has {facts.st_size / 1e6:.0f} MB")
+        check_regular(path, largest)
         content = json.loads(path.read_bytes())
     except OSError as error:
         raise ValueError(error.strerror or type(error).__name__) from error

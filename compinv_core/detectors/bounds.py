@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 
-_LARGEST_FILE = 4 << 30
+LARGEST_FILE = 4 << 30
+"""Bytes of a detector."""
+
 _SPARE_BYTES = 256 << 20
 _DEEPEST, _MOST_VALUES = 32, 100_000
-
-
-def check_regular(path: Path) -> None:
-    """Refuse what is no regular file of a size that a detector may have.
-
-    Raises
-    ------
-    ValueError
-    """
-    facts = path.stat()
-    if not stat.S_ISREG(facts.st_mode):
-        raise ValueError("it is no regular file")
-    if facts.st_size > _LARGEST_FILE:
-        raise ValueError(f"it has {facts.st_size / 1e9:.0f} GB")
 
 
 def plain_data(value: Any) -> Any:

@@ -20,12 +20,13 @@ from torch import Tensor
 from ..basics.errors import UserError, quoted
 from ..basics.json_file import read_json_object
 from ..basics.tensor_file import read_tensors
+from .bounds import LARGEST_FILE
 
 CONFIG_FILE = "config.json"
 PROCESSOR_FILE = "preprocessor_config.json"
 WEIGHTS_FILE = "model.safetensors"
 
-_LARGEST_SETTINGS, _LARGEST_WEIGHTS = 4_000_000, 4 << 30
+_LARGEST_SETTINGS = 4_000_000
 
 _RESNETS: dict[str, dict[str, Any]] = {
     "resnet18": {"depths": [2, 2, 2, 2], "layer_type": "basic", "hidden_sizes": [64, 128, 256, 512]},
@@ -150,5 +151,5 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
             f"The detector folder {quoted(folder.name)} has no {WEIGHTS_FILE}; save the model with safetensors, other "
             "formats are not read."
         )
-    file = read_tensors(path, "a detector", "download the detector again", _LARGEST_WEIGHTS, finite=False)
+    file = read_tensors(path, "a detector", "download the detector again", LARGEST_FILE, finite=False)
     return {key: tensor.float() for key, tensor in file.tensors.items()}

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from ..basics.errors import UserError, listed, quoted
-from .bounds import check_regular, plain_data, plain_tensor
+from ..basics.regular_file import check_regular
+from .bounds import LARGEST_FILE, plain_data, plain_tensor
 
 DEFAULT_IMAGE_SIZE = 640
 """Side in pixels that ultralytics trains with unless told otherwise."""
@@ -127,7 +128,7 @@ def read_yolo_checkpoint(path: Path) -> YoloCheckpoint:
 def _foreign_names(path: Path) -> list[str]:
     """Names in the pickle that are no tensors; refuses those that no YOLO file has."""
     try:
-        check_regular(path)
+        check_regular(path, LARGEST_FILE)
         _check_archive(path)
         names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception as error:  # a file of another kind may raise anything

@@ -131,6 +131,10 @@ class Family:
         """Return the cells (h, w) of a picture of so many pixels."""
         return height // self.pixels_per_cell, width // self.pixels_per_cell
 
+    def whole_cells(self, height: int, width: int) -> tuple[int, int]:
+        """Return the pixels (H, W) that are left of a picture when it is cropped to whole latent cells."""
+        return height - height % self.pixels_per_cell, width - width % self.pixels_per_cell
+
     def blocks(self, unet: UNetModel, choice: str) -> tuple[BlockId, ...]:
         """Name the blocks with cross-attention that a choice stands for in this UNet.
 

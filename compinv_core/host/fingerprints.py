@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import comfy.model_management
@@ -24,12 +25,14 @@ def model_fingerprint(model: ModelPatcher, clip: CLIP, vae: VAE) -> dict[str, st
     return _model_fingerprint(model, clip, vae, _whole)
 
 
-def earlier_fingerprint(model: ModelPatcher, clip: CLIP, vae: VAE) -> dict[str, Callable[[], str]]:
-    """Return how earlier versions described the same models, to be computed when it is asked for."""
-    return {
-        name: lambda name=name: _model_fingerprint(model, clip, vae, _sampled)[name]
-        for name in ("model", "clip", "vae")
-    }
+def earlier_fingerprint(model: ModelPatcher, clip: CLIP, vae: VAE) -> Callable[[], dict[str, str]]:
+    """Return what tells how earlier versions described the same models; it is computed once, when it is asked for."""
+
+    @cache
+    def described() -> dict[str, str]:
+        return _model_fingerprint(model, clip, vae, _sampled)
+
+    return described
 
 
 def text_encoder_fingerprint(clip: CLIP) -> str:

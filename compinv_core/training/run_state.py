@@ -62,7 +62,7 @@ class RunStore:
         Everything that the result depends on, except the number of steps: settings as text, data as digests.
     settings : mapping
         JSON values for ``run.json``.
-    earlier : mapping of str to callable () -> str
+    earlier : callable () -> mapping of str to str
         How earlier versions wrote parts of the fingerprint, so that their runs are known again.
     """
 
@@ -71,12 +71,12 @@ class RunStore:
         folder: Path,
         fingerprint: Mapping[str, str],
         settings: Mapping[str, Any],
-        earlier: Mapping[str, Callable[[], str]] | None = None,
+        earlier: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self.folder = folder
         self.fingerprint = dict(fingerprint)
         self.settings = dict(settings)
-        self._earlier = dict(earlier or {})
+        self._earlier = earlier
 
     def check(self, steps: int, resume: bool) -> int | None:
         """Refuse early what `open` would refuse, and a folder that cannot be written to; changes nothing.
@@ -180,9 +180,9 @@ class RunStore:
         known = header["fingerprint"]
         names = sorted(set(known) | set(self.fingerprint))
         differing = [name for name in names if known.get(name) != self.fingerprint.get(name)]
-        differing = [
-            name for name in differing if name not in self._earlier or self._earlier[name]() != known.get(name)
-        ]
+        if differing:
+            earlier = self._earlier()
+            differing = [name for name in differing if name not in earlier or earlier[name] != known.get(name)]
         if header["step"] > steps:
             differing.append("steps")
         if differing and header["step"] < header["steps"]:

@@ -109,10 +109,12 @@ def _detectors_below(top: Path, backends: list[Backend]) -> Iterator[Path]:
     """Detectors in a folder and its subfolders, each folder once: links may lead back."""
     seen: set[str] = set()
     for folder, subfolders, files in os.walk(top, followlinks=True):
-        subfolders[:] = [] if os.path.realpath(folder) in seen else sorted(subfolders)
-        if os.path.realpath(folder) in seen:
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
             continue
-        seen.add(os.path.realpath(folder))
+        seen.add(real)
+        subfolders.sort()
         for backend in backends:
             for path in map(Path(folder).joinpath, sorted(files)):
                 if path.match(backend.mark) and path.is_file():

@@ -81,7 +81,7 @@ def class_sources(
     prompts = class_prompts(config, concepts)
     if not prompts:
         return ()
-    height, width = (side - side % family.pixels_per_cell for side in concepts[0].picture_size)
+    height, width = family.whole_cells(*concepts[0].picture_size)
     return tuple(
         _given(concept, config.num_class_images, "" if index == 0 else f" of {concept.name}")
         if concept.class_images

@@ -191,11 +191,9 @@ class InversionRun:
     def _preview(self, session: DiffusionSession, clip: CLIP, subject: Subject) -> Callable[[], Image.Image | None]:
         """Return what paints the first concept with the session's own model, whose trained weights it shows."""
         config, concept = self._config, self._concepts[0]
-        cell = self._family.pixels_per_cell
-        height, width = (side - side % cell for side in concept.picture_size)
+        height, width = self._family.whole_cells(*concept.picture_size)
         painter = Painter(session.model, self._clip, self._vae, _PREVIEW, height, width)
         encoder = TemplateEncoder(clip, [config.preview_prompt], concept.num_vectors, concept.superclass)
-
         told = False
 
         def preview() -> Image.Image | None:
@@ -225,8 +223,7 @@ class InversionRun:
     def _kept(self, wanted: ClassPictures) -> Path | None:
         if self._run_dir is None:
             return None
-        earlier = lambda: {name: text() for name, text in self._earlier.items()}  # noqa: E731
-        return kept_folder(self._run_dir / _CLASS_FOLDER, wanted, self._models, earlier)
+        return kept_folder(self._run_dir / _CLASS_FOLDER, wanted, self._models, self._earlier)
 
     def _trains(self) -> Callable[[str], bool]:
         return self._family.trained_weights[self._config.method.trains]

@@ -192,7 +192,7 @@ def test_a_header_edited_by_hand_gets_a_sentence(tmp_path: Path, header: str) ->
 def test_a_run_that_an_earlier_version_began_is_known_again(tmp_path: Path) -> None:
     train(NoisyRegression(), LoopSettings(steps=5), RunStore(tmp_path, {"model": "sampled digest"}, {}))
     for earlier, done in (("sampled digest", 5), ("another", None)):
-        store = RunStore(tmp_path, {"model": "whole digest"}, {}, {"model": lambda earlier=earlier: earlier})
+        store = RunStore(tmp_path, {"model": "whole digest"}, {}, lambda earlier=earlier: {"model": earlier})
         assert store.check(5, resume=True) == done
 
 
