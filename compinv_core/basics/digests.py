@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
@@ -24,3 +26,21 @@ def digest(*tensors: torch.Tensor) -> str:
 def text_digest(text: str) -> str:
     """Return 16 hexadecimal digits of SHA-256 of a text."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
+
+
+def differing(
+    known: Mapping[str, Any], wanted: Mapping[str, Any], earlier: Callable[[], Mapping[str, Any]] = dict
+) -> list[str]:
+    """Return the names, sorted, of what differs between a saved fingerprint and the one that is wanted.
+
+    Parameters
+    ----------
+    known, wanted : mapping
+    earlier : callable () -> mapping
+        How earlier versions wrote parts of `wanted`, which is no difference; only asked where there is one.
+    """
+    names = [name for name in sorted(set(known) | set(wanted)) if known.get(name) != wanted.get(name)]
+    if not names:
+        return []
+    before = earlier()
+    return [name for name in names if name not in before or before[name] != known.get(name)]

@@ -8,11 +8,12 @@ a picture whose file is gone.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..basics.atomic_file import remove_leftovers, replacing
+from ..basics.digests import differing
 from ..basics.errors import UserError
 from ..detectors.detections import Detection
 from .dataset import (
@@ -39,6 +40,9 @@ class LayoutStore:
         JSON values: everything that the pictures and boxes depend on, except how many there are of a pair.
         ``vocabulary`` and ``pairs`` are lists, ``detector``, ``text_encoder`` and ``template`` are text.
 
+    earlier : callable () -> mapping of str to str
+        How earlier versions wrote some of them, so that their data sets are known again.
+
     Raises
     ------
     UserError
@@ -46,8 +50,10 @@ class LayoutStore:
         it is.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any], earlier: Callable[[], Mapping[str, Any]] = dict
+    ) -> None:
+        self.folder, self._earlier = folder, earlier
         # As JSON gives it back, so that it can be compared.
         self._settings: dict[str, Any] = json.loads(json.dumps(settings))
         self._categories = {noun: index for index, noun in enumerate(self._settings["vocabulary"], start=1)}
@@ -160,12 +166,10 @@ class LayoutStore:
         _write_json(self.folder / ANNOTATIONS_FILE, content)
 
     def _check_settings(self, manifest: Mapping[str, Any]) -> None:
-        known = checked_settings(manifest, self.folder)
-        names = sorted(set(known) | set(self._settings))
-        differing = [name for name in names if known.get(name) != self._settings.get(name)]
-        if differing:
+        others = differing(checked_settings(manifest, self.folder), self._settings, self._earlier)
+        if others:
             raise UserError(
-                f"The data set {self.folder.name!r} was made with another {' and another '.join(differing)}; restore "
+                f"The data set {self.folder.name!r} was made with another {' and another '.join(others)}; restore "
                 "those inputs, or choose another name for `dataset`."
             )
 

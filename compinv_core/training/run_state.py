@@ -19,6 +19,7 @@ import torch
 
 from .. import logger
 from ..basics.atomic_file import check_writable, remove_leftovers, replacing
+from ..basics.digests import differing
 from ..basics.errors import UserError, quoted
 from ..basics.tensor_file import read_metadata, read_tensors, write_tensors
 
@@ -177,23 +178,18 @@ class RunStore:
 
     def _continuable(self, header: Mapping[str, Any], steps: int) -> bool:
         """Tell whether the saved run is this one; refuse to lose another one that is unfinished."""
-        known = header["fingerprint"]
-        names = sorted(set(known) | set(self.fingerprint))
-        differing = [name for name in names if known.get(name) != self.fingerprint.get(name)]
-        if differing:
-            earlier = self._earlier()
-            differing = [name for name in differing if name not in earlier or earlier[name] != known.get(name)]
+        others = differing(header["fingerprint"], self.fingerprint, self._earlier)
         if header["step"] > steps:
-            differing.append("steps")
-        if differing and header["step"] < header["steps"]:
+            others.append("steps")
+        if others and header["step"] < header["steps"]:
             raise UserError(
                 f"The run folder {quoted(self.folder.name)} holds an unfinished training that stopped at step "
-                f"{header['step']} of {header['steps']} and differs in {', '.join(differing)}; "
+                f"{header['step']} of {header['steps']} and differs in {', '.join(others)}; "
                 "restore those inputs, turn `resume` off to begin anew, or choose another name."
             )
-        if differing:
-            logger.info("%s was finished with another %s; training anew.", self.folder.name, ", ".join(differing))
-        return not differing
+        if others:
+            logger.info("%s was finished with another %s; training anew.", self.folder.name, ", ".join(others))
+        return not others
 
     def _read_header(self, path: Path) -> dict[str, Any]:
         try:

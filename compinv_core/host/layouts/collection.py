@@ -18,7 +18,7 @@ from ...semantic.anchors import Anchors
 from ...training.events import Work
 from ...words.phrases import fold_case
 from ..family import Family
-from ..fingerprints import model_fingerprint
+from ..fingerprints import earlier_fingerprint, model_fingerprint
 from ..learning.photos import check_autoencoder
 from ..painting import Painter, as_image, write_picture
 from ..progress import host_listener
@@ -110,7 +110,9 @@ def collect_layouts(
     planning = Work("planning", 2, sink)
     pairs = choose_pairs(tuple(labels), config.pairs, config.seed)
     planning.report(1)
-    store = LayoutStore(folder, _settings(model, clip, vae, detector, config, labels, pairs))
+    models, earlier = model_fingerprint(model, clip, vae), earlier_fingerprint(model, clip, vae)
+    settings = _settings(_named(models), detector, config, labels, pairs)
+    store = LayoutStore(folder, settings, lambda: _named(earlier()))
     fingerprint = data_set_fingerprint(folder)
     planning.report(2)
     plan = Plan(pairs, config.images_per_pair, config.seed)
@@ -180,10 +182,13 @@ def _one_noun_per_label(matched: dict[str, str]) -> dict[str, str]:
     return {noun: label for noun, label in matched.items() if nouns[label] == noun}
 
 
+def _named(models: dict[str, str]) -> dict[str, str]:
+    """Return fingerprints of models as manifests name them."""
+    return {"text_encoder" if name == "clip" else name: text for name, text in models.items()}
+
+
 def _settings(
-    model: ModelPatcher,
-    clip: CLIP,
-    vae: VAE,
+    models: dict[str, str],
     detector: Detector,
     config: CollectionConfig,
     labels: dict[str, str],
@@ -191,11 +196,9 @@ def _settings(
 ) -> dict[str, Any]:
     """Everything that the pictures and boxes depend on."""
     painting = {name: getattr(config, name) for name in fingerprint_of(config)}
-    prints = model_fingerprint(model, clip, vae)
-    prints["text_encoder"] = prints.pop("clip")
     return {
         **painting,
-        **prints,
+        **models,
         "detector": detector.name,
         "threshold": detector.threshold,
         "vocabulary": list(labels),

@@ -216,6 +216,16 @@ def test_a_data_set_can_grow(tmp_path: Path) -> None:
     assert [image.image_id for image in store.missing(plan_images(PAIRS, 3, seed=0))] == [7, 8, 9]
 
 
+def test_a_data_set_that_an_earlier_version_began_is_known_again(tmp_path: Path) -> None:
+    before = {**SETTINGS, "text_encoder": "sampled digest"}
+    images = plan_images([("cat", "boat")], 2, 0)
+    add(LayoutStore(tmp_path, before), images)
+    now = {**SETTINGS, "text_encoder": "whole digest"}
+    assert not list(LayoutStore(tmp_path, now, lambda: {"text_encoder": "sampled digest"}).missing(images))
+    with pytest.raises(UserError, match="another text_encoder; restore"):
+        LayoutStore(tmp_path, now, lambda: {"text_encoder": "yet another"})
+
+
 def test_other_settings_get_a_sentence_and_change_nothing(tmp_path: Path) -> None:
     fill(tmp_path / "set", plan_images(PAIRS, 1, seed=0))
     before = contents(tmp_path / "set")
