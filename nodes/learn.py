@@ -63,21 +63,13 @@ class TrainCustomDiffusion(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="CompInvTrainCustomDiffusion",
-            display_name=CustomDiffusionConfig.method.node_name,
-            category=CATEGORY,
-            description=(
-                "Learns a word for your own thing, and the keys and values of the model's cross-attention. Writes the "
-                "embedding file NAME and the LoRA file NAME when done; model is the trained model for this graph."
-            ),
-            search_aliases=["custom diffusion", "multi-concept customization", "cross attention", "fine-tune"],
-            is_input_list=True,
-            is_output_node=True,
-            inputs=_tuning_inputs(CustomDiffusionConfig),
-            outputs=_tuning_outputs(
-                "The full difference of the model, for Save LoRA Weights. The file NAME in models/loras holds the same."
-            ),
+        return _tuning_schema(
+            "CompInvTrainCustomDiffusion",
+            CustomDiffusionConfig,
+            "Learns a word for your own thing, and the keys and values of the model's cross-attention. Writes the "
+            "embedding file NAME and the LoRA file NAME when done; model is the trained model for this graph.",
+            ["custom diffusion", "multi-concept customization", "cross attention", "fine-tune"],
+            "The full difference of the model, for Save LoRA Weights. The file NAME in models/loras holds the same.",
         )
 
     @classmethod
@@ -90,21 +82,13 @@ class TrainDreamBooth(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="CompInvTrainDreamBooth",
-            display_name=DreamBoothConfig.method.node_name,
-            category=CATEGORY,
-            description=(
-                "Learns a word for your own thing, and the whole diffusion model. Writes the embedding file NAME when "
-                "done; keep model with Save Checkpoint, or its low-rank form with Save LoRA Weights."
-            ),
-            search_aliases=["dreambooth", "fine-tune", "full finetune", "train checkpoint"],
-            is_input_list=True,
-            is_output_node=True,
-            inputs=_tuning_inputs(DreamBoothConfig),
-            outputs=_tuning_outputs(
-                "The trained difference at rank lora_rank, an ordinary LoRA, for Save LoRA Weights."
-            ),
+        return _tuning_schema(
+            "CompInvTrainDreamBooth",
+            DreamBoothConfig,
+            "Learns a word for your own thing, and the whole diffusion model. Writes the embedding file NAME when "
+            "done; keep model with Save Checkpoint, or its low-rank form with Save LoRA Weights.",
+            ["dreambooth", "fine-tune", "full finetune", "train checkpoint"],
+            "The trained difference at rank lora_rank, an ordinary LoRA, for Save LoRA Weights.",
         )
 
     @classmethod
@@ -148,45 +132,56 @@ def _sockets() -> list:
     ]
 
 
-def _tuning_inputs(kind: type[InversionConfig]) -> list:
-    return [
-        *_sockets(),
-        ConceptImages.Input(
-            "more_concepts",
-            optional=True,
-            tooltip="Further concepts from Concept Images, learned together with this one. They share the photos of a "
-            "batch evenly, in turn where batch_size is smaller: raise batch_size or steps with their number.",
-        ),
-        io.Image.Input(
-            "class_images",
-            optional=True,
-            tooltip="At least num_class_images pictures of the first concept's class, of the size of the photos; those "
-            "of more concepts go into Concept Images. Not connected: the model makes them before the training and "
-            "keeps them with the run.",
-        ),
-        *setting_inputs(ConceptPayload, "concept"),
-        *setting_inputs(kind, "training", "prior", "run", "memory", "lora"),
-    ]
-
-
-def _tuning_outputs(lora_tooltip: str) -> list:
-    return [
-        io.Model.Output("model", display_name="model", tooltip="The trained model; a clone, the input is unchanged."),
-        Concept.Output(
-            "concept",
-            display_name="concept",
-            is_output_list=True,
-            tooltip="The learned words, for Save Concept; one for each concept. Their embedding files are written.",
-        ),
-        _loss_output(),
-        io.LoraModel.Output("lora", display_name="lora", tooltip=lora_tooltip),
-        io.String.Output(
-            "prompt_words",
-            display_name="prompt_words",
-            tooltip="embedding:NAME superclass, several joined by and, to be wired into a prompt: a prompt that is "
-            "typed may be encoded before the training has written the file.",
-        ),
-    ]
+def _tuning_schema(
+    node_id: str, kind: type[InversionConfig], description: str, aliases: list[str], lora_tooltip: str
+) -> io.Schema:
+    """The schema of a method that trains the model too."""
+    return io.Schema(
+        node_id=node_id,
+        display_name=kind.method.node_name,
+        category=CATEGORY,
+        description=description,
+        search_aliases=aliases,
+        is_input_list=True,
+        is_output_node=True,
+        inputs=[
+            *_sockets(),
+            ConceptImages.Input(
+                "more_concepts",
+                optional=True,
+                tooltip="Further concepts from Concept Images, learned together with this one. They share the photos "
+                "of a batch evenly, in turn where batch_size is smaller: raise batch_size or steps with their number.",
+            ),
+            io.Image.Input(
+                "class_images",
+                optional=True,
+                tooltip="At least num_class_images pictures of the first concept's class, of the size of the photos; "
+                "those of more concepts go into Concept Images. Not connected: the model makes them before the "
+                "training and keeps them with the run.",
+            ),
+            *setting_inputs(ConceptPayload, "concept"),
+            *setting_inputs(kind, "training", "prior", "run", "memory", "lora"),
+        ],
+        outputs=[
+            io.Model.Output(
+                "model", display_name="model", tooltip="The trained model; a clone, the input is unchanged."
+            ),
+            Concept.Output(
+                "concept",
+                display_name="concept",
+                is_output_list=True,
+                tooltip="The learned words, for Save Concept; one for each concept. Their embedding files are written.",
+            ),
+            _loss_output(),
+            io.LoraModel.Output("lora", display_name="lora", tooltip=lora_tooltip),
+            io.String.Output(
+                "prompt_words",
+                display_name="prompt_words",
+                tooltip="embedding:NAME superclass, several joined by and, to be wired into a prompt: a prompt that is "
+                "typed may be encoded before the training has written the file.",
+            ),
+        ],
+    )
 
 
 def _loss_output() -> io.LossMap.Output:

@@ -35,7 +35,6 @@ def differing(
 
     Parameters
     ----------
-    known, wanted : mapping
     earlier : callable () -> mapping
         How earlier versions wrote parts of `wanted`, which is no difference; only asked where there is one.
     """

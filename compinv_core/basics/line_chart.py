@@ -28,11 +28,8 @@ class Line:
 
     Parameters
     ----------
-    label : str
     x, y : sequence of float
         Points; where y is NaN the line is interrupted.
-    colour : str
-    dashed : bool
     """
 
     label: str
@@ -55,7 +52,6 @@ def draw_chart(
 
     Parameters
     ----------
-    title, x_label : str
     lines : sequence of Line
         May be empty.
     x_range, y_range : (float, float)
@@ -86,35 +82,12 @@ def draw_chart(
 
 
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return the font that Pillow brings along.
-
-    Parameters
-    ----------
-    size : int
-        Pixels.
-
-    Returns
-    -------
-    ImageFont
-    """
+    """Return the font that Pillow brings along, in a size in pixels."""
     return ImageFont.load_default(size)
 
 
 def fit_text(text: str, size: int, width: float) -> str:
-    """Shorten a text to a width, with an ellipsis.
-
-    Parameters
-    ----------
-    text : str
-    size : int
-        Of the font, in pixels.
-    width : float
-        Pixels.
-
-    Returns
-    -------
-    str
-    """
+    """Shorten a text to a width, with an ellipsis; both sizes in pixels."""
     letters = font(size)
     if letters.getlength(text) <= width:
         return text

@@ -28,8 +28,6 @@ class Report:
         Role to name: "model", "text encoder", "detector" …
     settings : mapping
         Whatever else the numbers depend on.
-    prompts : sequence of str
-    seeds : sequence of int
     summary : mapping
         The numbers over all pictures.
     rows : sequence of mappings
@@ -57,12 +55,7 @@ class Report:
             raise ValueError(f"The report {self.kind!r} holds a value that JSON cannot: {error}") from error
 
     def to_json(self) -> str:
-        """Return the report as indented JSON that ends in a line break; equal reports give equal text.
-
-        Returns
-        -------
-        str
-        """
+        """Return the report as indented JSON that ends in a line break; equal reports give equal text."""
         content = {each.name: getattr(self, each.name) for each in fields(self)}
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
 
@@ -74,13 +67,8 @@ def write_report(report: Report, folder: Path) -> Path:
 
     Parameters
     ----------
-    report : Report
     folder : Path
         Made where it is missing.
-
-    Returns
-    -------
-    Path
     """
     text = report.to_json()
     digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_LENGTH]

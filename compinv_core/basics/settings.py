@@ -161,26 +161,18 @@ def setting(default: Any, kind: Kind, meaning: str, *, name: str = "", **declara
     name : str
         Of the input, where it is not the field's.
     **declaration
-        The rest of `Setting`. ``shown`` is the input's default where it differs from the field's.
+        The rest of `Setting`; ``within`` is ``(low, high)``. ``shown`` is the input's default where it differs from the
+        field's.
     """
     shown = declaration.pop("shown", default)
+    if "within" in declaration:
+        declaration["low"], declaration["high"] = declaration.pop("within")
     metadata = {_KEY: Setting(name, kind, meaning, shown, **declaration)}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def changed(owner: type, name: str, default: Any, **declaration: Any) -> Any:
-    """Declare a field of `owner` anew in a class derived from it, with another default.
-
-    Parameters
-    ----------
-    owner : type
-        A settings class.
-    name : str
-        Of the field.
-    default : Any
-    **declaration
-        What else differs, as in `Setting`.
-    """
+    """Declare a field of a settings class anew in one derived from it; `declaration` is what else differs."""
     (field,) = (field for field in dataclasses.fields(owner) if field.name == name)
     metadata = {_KEY: dataclasses.replace(field.metadata[_KEY], default=default, **declaration)}
     return dataclasses.field(default=default, metadata=metadata)

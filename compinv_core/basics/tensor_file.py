@@ -97,7 +97,6 @@ def read_tensors(
 
     Parameters
     ----------
-    path : Path
     what : str
         What it has to be, with its article, such as "a layout predictor".
     cure : str
@@ -110,10 +109,6 @@ def read_tensors(
         Tensors that must be there, no other; None in a shape is any length.
     finite : bool
         Whether NaN and infinity are refused.
-
-    Returns
-    -------
-    TensorFile
 
     Raises
     ------

@@ -16,10 +16,6 @@ _LONGEST_SIDE = 512
 def draw_layout(layout: Layout) -> torch.Tensor:
     """Draw the boxes of a layout with their phrases.
 
-    Parameters
-    ----------
-    layout : Layout
-
     Returns
     -------
     Tensor (1, h, w, 3), float32 in [0, 1]

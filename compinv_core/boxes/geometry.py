@@ -107,10 +107,6 @@ def box_loss(predicted: torch.Tensor, target: torch.Tensor, beta: float = 0.1) -
 def side_by_side(count: int) -> tuple[Box, ...]:
     """Equal boxes in a row, from left to right, over the middle of the picture's height.
 
-    Parameters
-    ----------
-    count : int
-
     Returns
     -------
     tuple of (x0, y0, x1, y1)
@@ -170,10 +166,6 @@ def largest_pairwise_iou(boxes: Sequence[Box]) -> float:
     Parameters
     ----------
     boxes : sequence of (x0, y0, x1, y1)
-
-    Returns
-    -------
-    float
     """
     tensors = [torch.tensor(box, dtype=torch.float64) for box in boxes]
     return max((float(box_iou(a, b)) for a, b in itertools.combinations(tensors, 2)), default=0.0)

@@ -33,13 +33,8 @@ def layout_from_bounding_boxes(bboxes: Any, phrases: Sequence[str], width: int, 
     bboxes : list of list of dict, list of dict, or dict
         ``{x, y, width, height}`` in pixels and optionally ``label`` and ``score``; one inner list per picture, of which
         the first is taken. No box at all gives an empty layout.
-    phrases : sequence of str
     width, height : int
         Size of the picture in pixels.
-
-    Returns
-    -------
-    Layout
 
     Raises
     ------
@@ -94,10 +89,6 @@ def with_descriptions(bboxes: Any, elements: Any) -> Any:
 
 def layout_to_bounding_boxes(layout: Layout) -> list[list[dict[str, Any]]]:
     """Write a layout as the host's ``BOUNDING_BOX`` values, in whole pixels, as its canvas keeps them.
-
-    Parameters
-    ----------
-    layout : Layout
 
     Returns
     -------

@@ -100,11 +100,6 @@ def sorted_detections(found: Iterable[tuple[str, float, Sequence[float]]]) -> tu
 def require_labels(nouns: Sequence[str], detector: Detector) -> dict[str, str]:
     """`match_labels` for a detector, which must know at least one of the nouns.
 
-    Parameters
-    ----------
-    nouns : sequence of str
-    detector : Detector
-
     Returns
     -------
     dict of str to str

@@ -32,14 +32,12 @@ class DetrDetector(ByContent):
 
     Parameters
     ----------
-    name : str
     network : Module
         `transformers.DetrForObjectDetection`; its own device is used.
     processor : callable
         The image processor of `transformers`.
     class_names : tuple of str
         In the order of the network's outputs, without its last one, "no object".
-    threshold : float
     """
 
     name: str

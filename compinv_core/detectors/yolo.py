@@ -40,14 +40,12 @@ class YoloDetector(ByContent):
 
     Parameters
     ----------
-    name : str
     network : Module
         (B, 3, h, w) in [0, 1] to boxes and scores; its own device is used.
     class_names : tuple of str
         In the order of the network's outputs.
     image_size : int
         Longer side in pixels at which pictures are looked at.
-    threshold : float
     """
 
     name: str
@@ -90,7 +88,6 @@ def load_yolo(path: Path, name: str, threshold: float, settings_folder: Path) ->
 
     Parameters
     ----------
-    path : Path
     name : str
         For reports.
     threshold : float

@@ -61,9 +61,6 @@ def held_weights(
 
     Parameters
     ----------
-    network : torch.nn.Module
-    dtype : torch.dtype
-    device : torch.device
     without_casting : bool
         Only those of layers that the host does not cast for, which could not be evaluated at all.
     """

@@ -95,8 +95,6 @@ class Family:
         ----------
         node_name : str
             Opens the sentence.
-        model : ModelPatcher, optional
-        clip : CLIP, optional
 
         Raises
         ------

@@ -43,7 +43,6 @@ class Painter:
     ----------
     model, clip, vae
         Of one family. `clip` encodes the empty negative prompt at once.
-    sampling : Sampling
     height, width : int
         Pixels, multiples of a latent cell.
     """

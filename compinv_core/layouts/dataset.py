@@ -47,7 +47,6 @@ class LayoutDataset:
 
     Attributes
     ----------
-    folder : Path
     text_encoder : str
         Fingerprint of the text encoder whose model painted the pictures.
     detector : str

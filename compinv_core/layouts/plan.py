@@ -52,8 +52,6 @@ class Plan:
     Attributes
     ----------
     pairs : tuple of pairs of str
-    images_per_pair : int
-    seed : int
     """
 
     pairs: tuple[Pair, ...]

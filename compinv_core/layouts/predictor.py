@@ -41,7 +41,6 @@ class PairNetwork(nn.Module):
     ----------
     width : int
         Of the features, D.
-    hidden : int, default 128
     dropout : float, default 0.1
         Acts in training mode only.
     """
@@ -142,7 +141,6 @@ def predict_boxes(network: PairNetwork, count: int, pair_features: PairFeatures)
 
     Parameters
     ----------
-    network : PairNetwork
     count : int
         N, at least 2.
     pair_features : callable (i, j) -> (Tensor (D,), Tensor (D,))

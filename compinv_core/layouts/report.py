@@ -16,19 +16,7 @@ def layout_report(
     dataset: LayoutDataset,
     config: LayoutTrainingConfig,
 ) -> Report:
-    """Describe a training: the data, the settings, and the scores on held-out pairs beside the baselines'.
-
-    Parameters
-    ----------
-    predictor : LayoutPredictor
-    result : LayoutTrainingResult
-    dataset : LayoutDataset
-    config : LayoutTrainingConfig
-
-    Returns
-    -------
-    Report
-    """
+    """Describe a training: the data, the settings, and the scores on held-out pairs beside the baselines'."""
     score = result.scores["predictor"]
     return Report(
         "layout-predictor",
@@ -56,16 +44,7 @@ def layout_report(
 
 
 def summary_text(result: LayoutTrainingResult) -> str:
-    """Return the scores as lines of text.
-
-    Parameters
-    ----------
-    result : LayoutTrainingResult
-
-    Returns
-    -------
-    str
-    """
+    """Return the scores as lines of text."""
     lines = [f"IoU on {result.pictures['held out']} pictures of {len(result.held_out_pairs)} held-out pairs"]
     lines += [
         f"{name}: {score.iou:.3f} ({score.iou_either_side:.3f} with either noun on the left)"

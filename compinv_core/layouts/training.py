@@ -32,16 +32,14 @@ class LayoutTrainingConfig:
         60,
         "whole number",
         "Passes over the data. Seconds to minutes; the paper does not say how many",
-        low=1,
-        high=10_000,
+        within=(1, 10_000),
         group="training",
     )
     learning_rate: float = setting(
         0.002,
         "number",
         "Highest rate of AdamW; it rises for a twentieth of the training and then falls to 0. The paper does not say",
-        low=0,
-        high=1,
+        within=(0, 1),
         above=True,
         step=0.0001,
         group="training",
@@ -50,8 +48,7 @@ class LayoutTrainingConfig:
         0,
         "whole number",
         "Seed of the first weights, the order of the pictures, and the pairs held out",
-        low=0,
-        high=2**64 - 1,
+        within=(0, 2**64 - 1),
         seed=True,
         group="training",
     )
@@ -68,8 +65,7 @@ class LayoutTrainingConfig:
         0.2,
         "number",
         "Share of the noun pairs that are only measured on",
-        low=0.01,
-        high=0.9,
+        within=(0.01, 0.9),
         step=0.01,
         rare=True,
         optional=True,
@@ -166,17 +162,11 @@ def train_layout(
 
     Parameters
     ----------
-    rows : sequence of PairLayout
     features : mapping of pair to Tensor (2, D)
         Token features of every pair in `rows`, in the order of the pair's nouns; the two orders of a pair hold the
         same rows, swapped.
-    config : LayoutTrainingConfig
     sink : Sink
         Hears of every epoch; may raise to stop.
-
-    Returns
-    -------
-    LayoutTrainingResult
 
     Raises
     ------

@@ -25,8 +25,6 @@ class Concept(ByContent):
 
     Attributes
     ----------
-    name, superclass, init_word : str
-    num_vectors : int
     vectors : Tensor (k, D), float32, CPU, or None
         Learned input token embeddings; None before the training.
     metadata : mapping of str to str
@@ -62,8 +60,7 @@ class Concept(ByContent):
         1,
         "whole number",
         "Token vectors to learn; all are trained. More vectors hold more detail and take more room in the prompt",
-        low=1,
-        high=75,
+        within=(1, 75),
         paper="1",
         group=_GROUP,
     )

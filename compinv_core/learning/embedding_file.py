@@ -90,7 +90,6 @@ def read_concept(path: Path, width: int = 768) -> Concept:
 
     Parameters
     ----------
-    path : Path
     width : int, default 768
         Of the text encoder's embeddings.
 

@@ -59,8 +59,6 @@ class Subject:
 
     Attributes
     ----------
-    token : LearnedToken
-    data : InversionData
     encode : callable
         (index of the template, vectors (k, D)) -> context (1, 77, D), differentiable in the vectors.
     pictures_of_class : ClassData, optional
@@ -82,7 +80,6 @@ class Inversion:
 
     Parameters
     ----------
-    config : InversionConfig
     subjects : sequence of Subject
         One or more, with latents of one size; all with pictures of their class, or none.
     num_timesteps : int

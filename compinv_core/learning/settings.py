@@ -38,8 +38,7 @@ class InversionConfig:
         1000,
         "whole number",
         "Training steps",
-        low=1,
-        high=_MANY,
+        within=(1, _MANY),
         paper="5000 at batch 8",
         # A finished run may be given more.
         changes_result=False,
@@ -49,8 +48,7 @@ class InversionConfig:
         4,
         "whole number",
         "Noised photos per step, drawn with repetition. Lower it when memory runs out",
-        low=1,
-        high=64,
+        within=(1, 64),
         paper="8",
         group=_TRAINING,
     )
@@ -58,8 +56,7 @@ class InversionConfig:
         0.005,
         "number",
         "Effective rate of the optimiser; nothing multiplies it",
-        low=0,
-        high=1,
+        within=(0, 1),
         above=True,
         step=0.0001,
         paper="0.005 x batch 8 = 0.04",
@@ -70,8 +67,7 @@ class InversionConfig:
         "number",
         "Lambda: share of the anchor loss, the rest is the reconstruction. Nearer to 1 the word combines better and "
         "looks less like your photos. No effect without anchors",
-        low=0,
-        high=1,
+        within=(0, 1),
         step=0.01,
         paper="0.95 (with anchor_reduction seq_mean)",
         group=_TRAINING,
@@ -80,16 +76,14 @@ class InversionConfig:
         4,
         "whole number",
         "Most anchors in use at a time, superclass included (c - 1 of the paper). 1 leaves the superclass",
-        low=1,
-        high=32,
+        within=(1, 32),
         group=_TRAINING,
     )
     recode_every: int = setting(
         100,
         "whole number",
         "Steps between two choices of anchors. 0 keeps the superclass as the only one",
-        low=0,
-        high=_MANY,
+        within=(0, _MANY),
         group=_TRAINING,
     )
     sparse_coder: str = setting(
@@ -122,8 +116,7 @@ class InversionConfig:
         0,
         "whole number",
         "Steps between preview pictures of 12 sampling steps; 0 for none. The result is the same",
-        low=0,
-        high=_MANY,
+        within=(0, _MANY),
         changes_result=False,
         group=_RUN,
     )
@@ -140,8 +133,7 @@ class InversionConfig:
         "whole number",
         "Steps between saves of the training state in output/compinv/runs. It is saved on stopping in any case; 0 "
         "saves only then and at the end",
-        low=0,
-        high=_MANY,
+        within=(0, _MANY),
         rare=True,
         changes_result=False,
         group=_RUN,
@@ -158,8 +150,7 @@ class InversionConfig:
         0,
         "whole number",
         "Seed of the training's random numbers, up to 2^64 - 1",
-        low=0,
-        high=2**64 - 1,
+        within=(0, 2**64 - 1),
         seed=True,
         group=_RUN,
     )
@@ -185,8 +176,8 @@ class InversionConfig:
         long=True,
         group=_RUN,
     )
-    recode_momentum: float = setting(0.5, "number", "See `recoding.RecoderSettings`", low=0, high=1)
-    superclass_share: float = setting(0.25, "number", "See `recoding.RecoderSettings`", low=0, high=1)
+    recode_momentum: float = setting(0.5, "number", "See `recoding.RecoderSettings`", within=(0, 1))
+    superclass_share: float = setting(0.25, "number", "See `recoding.RecoderSettings`", within=(0, 1))
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -23,15 +23,14 @@ class TuningConfig(InversionConfig):
         "", "text", "Prompt of the class pictures of the first concept. Empty takes the superclass", group=_PRIOR
     )  # pyright: ignore[reportIncompatibleVariableOverride]
     num_class_images: int = setting(
-        200, "whole number", "Pictures of each class", low=1, high=10_000, paper="200", group=_PRIOR
+        200, "whole number", "Pictures of each class", within=(1, 10_000), paper="200", group=_PRIOR
     )
     prior_weight: float = setting(
         1.0,
         "number",
         "Weight of the loss on class pictures, which keeps the class itself from becoming your thing. 0 trains without "
         "them",
-        low=0,
-        high=100,
+        within=(0, 100),
         step=0.05,
         paper="1",
         group=_PRIOR,
@@ -40,8 +39,7 @@ class TuningConfig(InversionConfig):
         0.0,
         "number",
         "Effective rate of the word's vectors. 0 takes learning_rate, as in the authors' script",
-        low=0,
-        high=1,
+        within=(0, 1),
         step=0.00001,
         rare=True,
         optional=True,
@@ -73,8 +71,7 @@ class TuningConfig(InversionConfig):
         1,
         "whole number",
         "Batches per step, whose gradients are averaged: a larger batch in the memory of a small one",
-        low=1,
-        high=256,
+        within=(1, 256),
         paper="1",
         rare=True,
         optional=True,
@@ -111,8 +108,7 @@ class DreamBoothConfig(TuningConfig):
         "whole number",
         "Rank that the output lora cuts the trained difference down to. Higher is nearer to the trained model and a "
         "larger file. The paper has no such form",
-        low=1,
-        high=4096,
+        within=(1, 4096),
         rare=True,
         optional=True,
         changes_result=False,

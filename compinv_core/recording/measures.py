@@ -121,10 +121,6 @@ def attention_curves(record: AttentionRecord, boxes: Sequence[Box | None]) -> At
         With at least one frame.
     boxes : sequence of boxes or None, length P
         See `boxes_for`.
-
-    Returns
-    -------
-    AttentionCurves
     """
     pairs = tuple(combinations(range(len(record.phrases)), 2))
     boxed = tuple(index for index, box in enumerate(boxes) if box is not None)
@@ -159,7 +155,6 @@ def boxes_for(record: AttentionRecord, layout: Layout | None = None) -> tuple[Bo
 
     Parameters
     ----------
-    record : AttentionRecord
     layout : Layout, optional
         Takes the place of the boxes that the sampling was guided by; its phrases are those with the same text, else
         those with the same words.
@@ -232,8 +227,6 @@ def attention_report(record: AttentionRecord, curves: AttentionCurves, boxes: Se
 
     Parameters
     ----------
-    record : AttentionRecord
-    curves : AttentionCurves
     boxes : sequence of boxes or None, length P
 
     Returns

@@ -32,7 +32,6 @@ class HeatmapRow:
 
     Parameters
     ----------
-    title : str
     maps : Tensor (B, P, H, W)
     """
 
@@ -120,11 +119,6 @@ def draw_heatmaps(
 
 def draw_curves(record: AttentionRecord, curves: AttentionCurves) -> torch.Tensor:
     """Draw the measures over the steps, mean over the images; steps that guidance changed are tinted.
-
-    Parameters
-    ----------
-    record : AttentionRecord
-    curves : AttentionCurves
 
     Returns
     -------

@@ -51,7 +51,6 @@ class AttentionRecord(ByContent):
 
     Parameters
     ----------
-    prompt : str
     phrases : tuple of str, length P
     boxes : tuple of (x0, y0, x1, y1) or None, length P
         Box of each phrase, as fractions of the picture, where layout guidance had one.
@@ -61,8 +60,6 @@ class AttentionRecord(ByContent):
         Steps of the run.
     latent_height, latent_width : int
         Cells of the latents.
-    sampler : str
-    seed : int, optional
     model : str
         Name for reports.
     """
@@ -98,8 +95,6 @@ class AttentionRecording(ByContent):
 
     Parameters
     ----------
-    prompt : str
-    phrases : tuple of str
     limit : int
         Bytes of maps and results; the oldest runs go as a new one grows. Only a run whose result alone is larger is
         kept in spite of it.
@@ -120,13 +115,8 @@ class AttentionRecording(ByContent):
 
         Parameters
         ----------
-        steps : int
         latents : Tensor (B, C, H, W)
             Of the shape and type of its result.
-
-        Returns
-        -------
-        AttentionAccumulator
         """
         result = latents.nbytes
         return AttentionAccumulator(steps, max(self.limit - result, 0), lambda size: self._make_room(result + size))
@@ -138,7 +128,6 @@ class AttentionRecording(ByContent):
         ----------
         samples : Tensor (B, C, H, W)
             Its result; copied.
-        record : AttentionRecord
         """
         self._runs[:] = [run for run in self._runs if not _same(run[0], samples)]
         self._make_room(_run_size(samples, record))
@@ -207,8 +196,6 @@ class AttentionAccumulator:
 
         Parameters
         ----------
-        step : int
-        sigma : float
         maps : iterable of BlockMaps
             One per block; any device.
         unguided : iterable of BlockMaps, optional
@@ -221,12 +208,7 @@ class AttentionAccumulator:
             self._frames[step] = frame
 
     def frames(self) -> tuple[AttentionFrame, ...]:
-        """Return what was added, in the order of the steps.
-
-        Returns
-        -------
-        tuple of AttentionFrame
-        """
+        """Return what was added, in the order of the steps."""
         return tuple(self._frames[step] for step in sorted(self._frames))
 
 

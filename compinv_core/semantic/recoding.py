@@ -49,8 +49,6 @@ class AnchorRecoder:
         The dictionary; must hold the superclass.
     superclass : int
         Its position in the dictionary.
-    num_vectors : int
-    settings : RecoderSettings
     nearest_token : callable, optional
         (D,) -> (token text, cosine similarity) over the text encoder's whole vocabulary; for the log.
     """

@@ -51,7 +51,6 @@ def attention_weights(query: torch.Tensor, key: torch.Tensor, heads: int) -> tor
     ----------
     query : Tensor (B, N, heads * d)
     key : Tensor (B, T, heads * d)
-    heads : int
 
     Returns
     -------
@@ -68,7 +67,6 @@ def phrase_maps(block: BlockAttention, spans: Sequence[Sequence[int]], heads: st
 
     Parameters
     ----------
-    block : BlockAttention
     spans : sequence of sequences of int, length P
         Token positions of every phrase; position 77 is the first of the second chunk.
     heads : {"all", "second half"}
@@ -98,7 +96,6 @@ def reduce_block(block: BlockAttention, spans: Sequence[Sequence[int]]) -> Block
 
     Parameters
     ----------
-    block : BlockAttention
     spans : sequence of sequences of int, length P
         Token positions of every phrase.
 
@@ -117,7 +114,6 @@ def maps_by_resolution(
 
     Parameters
     ----------
-    blocks : iterable of BlockAttention
     spans : sequence of sequences of int, length P
     heads : {"all", "second half"}
 

@@ -101,7 +101,6 @@ def layout_loss(
     spans : sequence of sequences of int, length N
         Token positions of each phrase.
     boxes : sequence of (x0, y0, x1, y1), length N
-    config : GuidanceConfig
 
     Returns
     -------
@@ -140,7 +139,6 @@ def guide_latents(
         Noise level σ.
     loss_of : callable
         From latents (B, C, H, W) that require a gradient to losses (B,).
-    config : GuidanceConfig
     last_loss : Tensor (B,), optional
         `GuidedLatents.last_loss` of the step before; used where `config.stale_loss` is set.
     on_iteration : callable, optional

@@ -35,8 +35,7 @@ class GuidanceConfig:
         "number",
         "Size of the updates, without unit: the latent moves by strength · sigma² times the gradient of the loss. 0 is "
         "off. Too much tears the picture apart",
-        low=0,
-        high=100_000,
+        within=(0, 100_000),
         step=1.0,
         round=0.01,
         paper="30 in the authors' code",
@@ -47,8 +46,7 @@ class GuidanceConfig:
         "number",
         "An image is left alone at a step as soon as its loss, 0 (all attention inside the boxes) to 1, is not above "
         "this",
-        low=0,
-        high=1,
+        within=(0, 1),
         step=0.01,
         round=0.001,
         paper="0.2 of the squared loss, in the authors' code",
@@ -58,8 +56,7 @@ class GuidanceConfig:
         5,
         "whole number",
         "Updates per guided step at most. Each costs about as much as one evaluation of the model",
-        low=0,
-        high=100,
+        within=(0, 100),
         paper="5 in the authors' code",
         group=_OFTEN,
     )
@@ -67,8 +64,7 @@ class GuidanceConfig:
         10,
         "whole number",
         "Steps of the sampler that are guided, from the first on; composition is settled early",
-        low=0,
-        high=1000,
+        within=(0, 1000),
         paper="10 of 50 in the authors' code, so about a fifth of the steps",
         group=_OFTEN,
     )
@@ -112,8 +108,7 @@ class GuidanceConfig:
         "number",
         "Part of the noise schedule, 0 (full noise) to 1 (none), after which nothing is guided, whatever guided_steps "
         "says. Below 1, a second pass over the finished picture stays unguided",
-        low=0,
-        high=1,
+        within=(0, 1),
         step=0.01,
         round=0.001,
         paper="10 of 50 steps end at 0.2",

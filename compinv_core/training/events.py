@@ -28,7 +28,6 @@ class Event:
     losses : mapping of str to float
     anchors : mapping of str to float
         Active anchors with their weights, the heaviest first.
-    picture : PIL image, optional
     sentence : str
         What has happened, for people; mostly empty.
     """
@@ -68,8 +67,6 @@ class Work:
     ----------
     name : str
         See `Event.work`.
-    total : int
-    sink : Sink
     done : int
         Steps that an earlier process has done.
     """

@@ -77,12 +77,10 @@ class LoopSettings:
 
     Attributes
     ----------
-    steps : int
     seed : int
         Of the loop's own generator.
     save_every : int
         Steps between saves; 0 saves only at the end and on interruption.
-    resume : bool
     scale_loss : bool
         Scale the loss before backward, for networks that compute in float16, whose small gradients would vanish.
     accumulation : int
@@ -114,8 +112,6 @@ def train(
 
     Parameters
     ----------
-    task : TrainingTask
-    settings : LoopSettings
     store : RunStore, optional
         Nothing is saved or resumed without one.
     sink : Sink

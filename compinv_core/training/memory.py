@@ -23,7 +23,6 @@ class MemoryEstimate:
     ----------
     weights : float
         Float32 copies of the trained weights, and their casts where the model computes in less.
-    gradients : float
     optimizer : float
         Its states.
     activations : float

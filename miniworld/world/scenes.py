@@ -21,65 +21,27 @@ CONTRAST = 80.0
 """Least RGB distance between an object's colour and the tones behind it."""
 
 COLOURS: dict[str, Colour] = {
-    "red": (214, 40, 40),
-    "orange": (240, 140, 30),
-    "yellow": (245, 215, 50),
-    "green": (60, 160, 70),
-    "blue": (50, 100, 210),
-    "purple": (140, 60, 170),
-    "pink": (240, 140, 180),
-    "white": (240, 240, 240),
-    "brown": (130, 85, 45),
-    "gray": (130, 135, 140),
-}
+    "red": (214, 40, 40), "orange": (240, 140, 30), "yellow": (245, 215, 50), "green": (60, 160, 70),
+    "blue": (50, 100, 210), "purple": (140, 60, 170), "pink": (240, 140, 180), "white": (240, 240, 240),
+    "brown": (130, 85, 45), "gray": (130, 135, 140),
+}  # fmt: skip
 PATTERNS = ("striped", "spotted", "checked")
 CATEGORY = {
-    "ball": "toy",
-    "cube": "toy",
-    "heart": "toy",
-    "star": "sky",
-    "moon": "sky",
-    "tree": "plant",
-    "flower": "plant",
-    "mushroom": "plant",
-    "house": "thing",
-    "cup": "thing",
-    "key": "thing",
-    "car": "vehicle",
-    "boat": "vehicle",
-    "fish": "animal",
-    "bird": "animal",
-    "cat": "animal",
-}
+    "ball": "toy", "cube": "toy", "heart": "toy", "star": "sky", "moon": "sky", "tree": "plant", "flower": "plant",
+    "mushroom": "plant", "house": "thing", "cup": "thing", "key": "thing", "car": "vehicle", "boat": "vehicle",
+    "fish": "animal", "bird": "animal", "cat": "animal",
+}  # fmt: skip
 USUAL_HEIGHT = {
-    "star": 0.29,
-    "moon": 0.27,
-    "bird": 0.34,
-    "heart": 0.45,
-    "tree": 0.53,
-    "cup": 0.60,
-    "key": 0.60,
-    "flower": 0.60,
-    "house": 0.60,
-    "ball": 0.62,
-    "cat": 0.64,
-    "cube": 0.65,
-    "mushroom": 0.66,
-    "fish": 0.68,
-    "car": 0.70,
+    "star": 0.29, "moon": 0.27, "bird": 0.34, "heart": 0.45, "tree": 0.53, "cup": 0.60, "key": 0.60, "flower": 0.60,
+    "house": 0.60, "ball": 0.62, "cat": 0.64, "cube": 0.65, "mushroom": 0.66, "fish": 0.68, "car": 0.70,
     "boat": 0.70,
-}
+}  # fmt: skip
 """Usual vertical centre of each noun as a share of the picture from its top."""
 USUAL_COLOURS = {
-    "tree": ("green",),
-    "moon": ("yellow", "white"),
-    "star": ("yellow", "orange"),
-    "heart": ("red", "pink"),
-    "mushroom": ("red", "brown"),
-    "key": ("yellow", "gray"),
-    "cat": ("orange", "gray", "brown"),
+    "tree": ("green",), "moon": ("yellow", "white"), "star": ("yellow", "orange"), "heart": ("red", "pink"),
+    "mushroom": ("red", "brown"), "key": ("yellow", "gray"), "cat": ("orange", "gray", "brown"),
     "house": ("brown", "white", "red"),
-}
+}  # fmt: skip
 
 SINGLE_CAPTIONS = ("a photo of a {}", "a {}", "{}", "the {}", "a picture of a {}", "a photo of one {} alone")
 PAIR_CAPTIONS = ("a photo of a {} and a {}", "{} and {}", "a {} and a {}", "a {} with a {}", "a photo of {} and {}")

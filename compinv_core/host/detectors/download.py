@@ -27,11 +27,6 @@ def fetch_detector(name: str, folder: Path) -> Path:
 
     The progress bar follows the download and the stop button ends it. What was half downloaded is thrown away.
 
-    Parameters
-    ----------
-    name : str
-    folder : Path
-
     Returns
     -------
     Path

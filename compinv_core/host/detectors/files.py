@@ -77,10 +77,6 @@ def detector_path(name: str) -> Path:
 def detector_fingerprint(name: str) -> Any:
     """Return what changes when the detector's files do, for the host's cache.
 
-    Parameters
-    ----------
-    name : str
-
     Returns
     -------
     list of (str, int, int)

@@ -107,10 +107,6 @@ def load_detector(backend: str, name: str, threshold: float) -> ManagedDetector:
     threshold : float
         Least score of a detection, in [0, 1].
 
-    Returns
-    -------
-    ManagedDetector
-
     Raises
     ------
     UserError

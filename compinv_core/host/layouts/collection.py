@@ -45,10 +45,6 @@ def data_set_fingerprint(folder: Path) -> str:
     ----------
     folder : Path
         May not exist.
-
-    Returns
-    -------
-    str
     """
     state = _folder_state(folder)
     after, fingerprint = _collected.get(folder, ("", ""))
@@ -87,9 +83,6 @@ def collect_layouts(
         Stable Diffusion 1 family.
     detector : Detector
         Must know at least two nouns of the vocabulary.
-    vocabulary : Anchors
-    config : CollectionConfig
-    folder : Path
     on_batch : callable (LayoutDataset) -> None
         Called after each batch that is safe on disk; may raise to stop.
 

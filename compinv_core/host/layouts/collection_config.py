@@ -31,8 +31,7 @@ class CollectionConfig:
         "whole number",
         "Different pairs of nouns, drawn so that all nouns occur equally often; all there are, where there are fewer. "
         "80 nouns have 3160 pairs; the paper does not say how many it used",
-        low=1,
-        high=100_000,
+        within=(1, 100_000),
         changes_result=False,
     )
     images_per_pair: int = setting(
@@ -40,34 +39,31 @@ class CollectionConfig:
         "whole number",
         "Pictures of each pair; every second one has the nouns in the other order, so give an even number. Raise it "
         "later to add pictures",
-        low=1,
-        high=10_000,
+        within=(1, 10_000),
         changes_result=False,
     )
-    steps: int = setting(20, "whole number", "Sampling steps of a picture", low=1, high=1000, paper="50")
-    cfg: float = setting(7.5, "number", "Classifier-free guidance", low=0, high=100, step=0.1, paper="7.5")
+    steps: int = setting(20, "whole number", "Sampling steps of a picture", within=(1, 1000), paper="50")
+    cfg: float = setting(7.5, "number", "Classifier-free guidance", within=(0, 100), step=0.1, paper="7.5")
     sampler_name: str = setting("dpmpp_2m", "choice", "Sampler, as in KSampler", choices=_samplers, paper="DDIM")
     scheduler: str = setting("normal", "choice", "Noise schedule, as in KSampler", choices=_schedulers)
     width: int = setting(
-        512, "whole number", "Width of the pictures in pixels", low=64, high=_LARGEST_SIDE, multiple=8, paper="512"
+        512, "whole number", "Width of the pictures in pixels", within=(64, _LARGEST_SIDE), multiple=8, paper="512"
     )
     height: int = setting(
-        512, "whole number", "Height of the pictures in pixels", low=64, high=_LARGEST_SIDE, multiple=8, paper="512"
+        512, "whole number", "Height of the pictures in pixels", within=(64, _LARGEST_SIDE), multiple=8, paper="512"
     )
     seed: int = setting(
         0,
         "whole number",
         "Seed of the pairs and of all pictures; each picture has its own, derived from it",
-        low=0,
-        high=2**64 - 1,
+        within=(0, 2**64 - 1),
         seed=True,
     )
     batch_size: int = setting(
         4,
         "whole number",
         "Pictures painted at once. Lower it when memory runs out",
-        low=1,
-        high=64,
+        within=(1, 64),
         rare=True,
         optional=True,
         changes_result=False,

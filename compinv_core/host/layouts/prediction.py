@@ -40,7 +40,6 @@ def pair_features(clip: CLIP, nouns: Pair, features: str, template: str, node_na
 
     Parameters
     ----------
-    clip : CLIP
     nouns : tuple of (str, str)
         Different.
     features : {"refined", "raw"}
@@ -74,8 +73,6 @@ def train_predictor(
     ----------
     clip : CLIP
         The text encoder of the model that painted the data set.
-    dataset : LayoutDataset
-    config : LayoutTrainingConfig
     name : str, default ""
         Of the predictor; empty takes the data set's.
     sink : Sink, optional
@@ -139,8 +136,6 @@ def predict_layout(
 
     Parameters
     ----------
-    predictor : LayoutPredictor or SideBySide
-    clip : CLIP
     phrases : sequence of str
         At least two, all different; ``embedding:NAME`` is a learned word.
     width, height : int
@@ -148,7 +143,6 @@ def predict_layout(
 
     Returns
     -------
-    layout : Layout
     nouns : dict of str to str
         The noun of the predictor's vocabulary that each phrase was taken for; empty for `SideBySide`.
 

@@ -10,12 +10,7 @@ from ..folders import MINIATURE_WORLD, layout_predictor_path, layout_predictors,
 
 
 def predictor_names() -> list[str]:
-    """Return what can be chosen.
-
-    Returns
-    -------
-    list of str
-    """
+    """Return what can be chosen."""
     bundled = [MINIATURE_WORLD] if miniature_predictor_path().is_file() else []
     return [SIDE_BY_SIDE, *bundled, *layout_predictors()]
 
@@ -27,10 +22,6 @@ def check_predictor_name(name: str) -> str:
     ----------
     name : str
         As typed.
-
-    Returns
-    -------
-    str
 
     Raises
     ------
@@ -46,14 +37,6 @@ def check_predictor_name(name: str) -> str:
 
 def chosen_predictor(name: str) -> AnyPredictor:
     """Return one of `predictor_names`.
-
-    Parameters
-    ----------
-    name : str
-
-    Returns
-    -------
-    LayoutPredictor or SideBySide
 
     Raises
     ------
@@ -71,16 +54,7 @@ def chosen_predictor(name: str) -> AnyPredictor:
 
 
 def predictor_fingerprint(name: str) -> str:
-    """Return a text that changes when the file of a predictor does.
-
-    Parameters
-    ----------
-    name : str
-
-    Returns
-    -------
-    str
-    """
+    """Return a text that changes when the file of a predictor does."""
     if name not in layout_predictors():
         return ""
     facts = layout_predictor_path(name).stat()

@@ -37,11 +37,8 @@ class ClassPictures:
 
     Attributes
     ----------
-    prompt : str
-    count : int
     height, width : int
         Pixels, multiples of a latent cell.
-    seed : int
     """
 
     prompt: str
@@ -112,11 +109,8 @@ def make_class_pictures(
 
     Parameters
     ----------
-    wanted : ClassPictures
-    model, clip, vae
     folder : Path, optional
         Where every picture is kept as soon as it is made; None keeps none. What is damaged there is made anew.
-    sink : Sink
 
     Returns
     -------

@@ -45,12 +45,9 @@ def encode_photos(
 
     Parameters
     ----------
-    model, vae
     photos : Tensor (n, H, W, 3)
         Cropped at the centre to a multiple of `cell` pixels, the side of a latent cell.
     masks : Tensor (n, H, W), optional
-    cell : int
-    sink : Sink
 
     Returns
     -------

@@ -58,7 +58,6 @@ class Learned(Generic[Outcome]):
 
     Attributes
     ----------
-    concepts : tuple of Concept
     history : dict of str to list of float
         ``loss`` and its parts, per step.
     outcome

@@ -131,8 +131,6 @@ def training_session(
 
     Parameters
     ----------
-    model : ModelPatcher
-    clip : CLIP
     latent_shape : tuple of int
         (batch, channels, h, w) of a step, for which the host makes room.
     trains_weight : callable (name of a parameter) -> bool

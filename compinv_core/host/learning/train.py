@@ -137,7 +137,6 @@ def train_concepts(
         With photos of one size, cropped at the centre to whole latent cells.
     anchors : Anchors, optional
         Loaded with the same `clip`. None is the plain method.
-    places : Places, optional
     on_event : Sink, optional
         Hears of the work beside the host's progress bar; may raise to stop.
 

@@ -47,7 +47,6 @@ def record_attention(
     ----------
     model : ModelPatcher
         Stable Diffusion 1, with or without layout guidance. Not changed.
-    clip : CLIP
     text : str
         The prompt. A sampler's positive conditioning must encode the same text with the same `clip`; weights, areas of
         time, and other prompts behind it do not matter.
@@ -141,8 +140,6 @@ class RecordingRun:
 
     Parameters
     ----------
-    hook : _Recording
-    begin : SamplerStart
     targets : list of (mapping, TapTarget)
         The positive conditionings that hold the prompt.
 
@@ -187,8 +184,6 @@ class RecordingRun:
 
         Parameters
         ----------
-        step : int
-        sigma : float
         model_options : mapping
             Of the evaluation; not changed.
 

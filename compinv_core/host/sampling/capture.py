@@ -27,11 +27,6 @@ class _BlockPatch(ABC):
     """An ``attn2_patch`` that looks at the cross-attention of chosen blocks and changes nothing.
 
     Being a list patch, it displaces no other pack's replacement of the attention.
-
-    Parameters
-    ----------
-    unet : UNetModel
-    blocks : sequence of BlockId
     """
 
     def __init__(self, unet: UNetModel, blocks: Sequence[BlockId]) -> None:
@@ -62,7 +57,6 @@ class AttentionCapture(_BlockPatch):
 
     Parameters
     ----------
-    unet : UNetModel
     blocks : sequence of BlockId
         Blocks to record.
     truncate : bool, optional
@@ -114,8 +108,6 @@ class AttentionTap(_BlockPatch):
 
     Parameters
     ----------
-    unet : UNetModel
-    blocks : sequence of BlockId
     targets : mapping
         The host's id of each wanted conditioning to its `TapTarget`.
     """

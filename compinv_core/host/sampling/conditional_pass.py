@@ -57,7 +57,6 @@ class ConditionalPass:
 
         Parameters
         ----------
-        condition : mapping
         latents : Tensor (B, C, H, W)
             x = x0 + σ·ε, as `blend_inpainted` returns it.
         sigma : Tensor (B,)

@@ -43,8 +43,6 @@ class SamplerStart:
     sigmas : Tensor (S + 1,)
     extra_args : mapping
         The sampler's ``extra_args``.
-    sampler_name : str
-    plan : SamplerPlan
     """
 
     denoiser: Any
@@ -105,13 +103,7 @@ class RecordingHook(Protocol):
 
 @dataclass(frozen=True)
 class SamplingHooks:
-    """The parts that act on a model's sampling; called by the host as the wrapper of the sampling.
-
-    Parameters
-    ----------
-    guidance : GuidanceHook, optional
-    recording : RecordingHook, optional
-    """
+    """The parts that act on a model's sampling; called by the host as the wrapper of the sampling."""
 
     guidance: GuidanceHook | None = None
     recording: RecordingHook | None = None

@@ -46,10 +46,6 @@ class SamplerPlan:
         sigma : float
             The noise level seen there. An adaptive sampler soon leaves its plan; then this differs from the planned
             one and nothing begins.
-
-        Returns
-        -------
-        int or None
         """
         step, planned = self.steps.get(evaluation, (None, 0.0))
         return step if abs(sigma - planned) <= _RELATIVE_TOLERANCE * max(1.0, planned) else None

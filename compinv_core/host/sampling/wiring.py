@@ -21,7 +21,6 @@ def warn_of_other_models(prompt: Prompt | None, node_id: str | None, node_name: 
     ----------
     prompt : Prompt or None
         None, or a graph without the node, says nothing.
-    node_id : str or None
     node_name : str
         Opens the sentence.
     """

@@ -77,12 +77,10 @@ def apply_layout_guidance(
     ----------
     model : ModelPatcher
         Stable Diffusion 1. Not changed.
-    clip : CLIP
     text : str
         The prompt. Every phrase of the layout must occur in it.
     layout : Layout
         May be empty.
-    config : GuidanceConfig
     on_step : callable, optional
         Receives a `GuidanceRecord` after every guided step.
 
@@ -155,11 +153,8 @@ class GuidanceRun:
 
     Parameters
     ----------
-    objective : AttentionObjective
-    config : GuidanceConfig
     edits_reach_state : bool
         See `sampling.plan.SamplerPlan`.
-    on_step : callable, optional
     before_update : callable, optional
         Sees the latents and σ of a step that changes them.
     """

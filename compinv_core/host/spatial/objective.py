@@ -27,7 +27,6 @@ class Region:
 
     Parameters
     ----------
-    phrase : str
     tokens : tuple of int
         Positions in the encoded prompt whose attention counts.
     box : (x0, y0, x1, y1)
@@ -52,7 +51,6 @@ class AttentionObjective:
         The sampler's ``extra_args``: model options and the inpainting mask.
     blocks : sequence of BlockId
         Whose attention counts.
-    config : GuidanceConfig
     truncate : bool, optional
         Stop the UNet after the last block; the loss and its gradient do not depend on it.
 

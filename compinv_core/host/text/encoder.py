@@ -30,7 +30,6 @@ def load_anchors(clip: CLIP, words: Sequence[str]) -> Anchors:
 
     Parameters
     ----------
-    clip : CLIP
     words : sequence of str
         Nouns; words with the same tokens are folded into the first.
 

@@ -31,7 +31,6 @@ class DroppedWord:
 
     Parameters
     ----------
-    name : str
     reason, cure : str
         The second half of a sentence, as in "but no file of that name …; train it".
     """
@@ -55,7 +54,6 @@ class Listener:
         What it returned; word id 0 marks start, end and padding.
     words : list of str or (name, Tensor (k, D))
         Ordinary text, without emphasis, and the embeddings that it found; their word ids count from 1.
-    dropped : list of DroppedWord
     """
 
     encoder: TextEncoder

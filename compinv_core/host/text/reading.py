@@ -48,7 +48,6 @@ class EncoderReading:
 
     Parameters
     ----------
-    encoder : TextEncoder
     chunks : tuple of tuple of Token
         Encoded one by one and joined: start, content, end and padding.
     weights : tuple of tuple of float
@@ -57,8 +56,6 @@ class EncoderReading:
         Position in the encoded prompt and token of everything but start, end and padding.
     words : tuple of str
         Ordinary text as the tokenizer got it, without emphasis and embeddings.
-    embeddings : tuple of Embedding
-    dropped : tuple of DroppedWord
     """
 
     encoder: TextEncoder
@@ -81,7 +78,6 @@ class PromptReading:
 
     Parameters
     ----------
-    text : str
     encoders : tuple of EncoderReading
         One for each text encoder of the family.
     """
@@ -144,16 +140,10 @@ def read_prompt(
 
     Parameters
     ----------
-    clip : CLIP
-    text : str
     node_name : str
         Opens the sentence about a text that the host fails at.
     vectors : mapping of str to Tensor (k, D), optional
         Embeddings that have no file, by the name that stands behind ``embedding:``.
-
-    Returns
-    -------
-    PromptReading
 
     Raises
     ------

@@ -53,9 +53,6 @@ class TemplateEncoder:
 
     Parameters
     ----------
-    clip : CLIP
-    templates : sequence of str
-    num_vectors : int
     superclass : str
         What stands for ``{class}`` in the templates.
     input_name : str

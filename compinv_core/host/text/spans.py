@@ -32,7 +32,6 @@ class PhraseSpan:
 
     Parameters
     ----------
-    phrase : str
     tokens : tuple of int
         Positions of all its tokens, in the encoded prompt's token axis (77 per chunk), ascending.
     placeholder : tuple of int
@@ -54,9 +53,6 @@ def find_spans(clip: CLIP, prompt: str, phrases: Sequence[str], node_name: str) 
 
     Parameters
     ----------
-    clip : CLIP
-    prompt : str
-    phrases : sequence of str
     node_name : str
         Opens error messages.
 

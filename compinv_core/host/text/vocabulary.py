@@ -67,8 +67,6 @@ def check_known_word(clip: CLIP, word: str, input_name: str) -> None:
 
     Parameters
     ----------
-    clip : CLIP
-    word : str
     input_name : str
         The input to be named in the sentence.
 
