@@ -8,8 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from compinv_core.measures.intervals import grouped_interval
 from miniworld.laboratory.judging import Judgement
 from miniworld.networks.judge import THRESHOLD
 
@@ -28,25 +27,13 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def interval(clusters: list[list[float]], draws: int = 2000) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean; pictures of one learned word are drawn together, since they are alike."""
-    rng = np.random.default_rng(0)
-    sums = np.array([sum(cluster) for cluster in clusters])
-    sizes = np.array([len(cluster) for cluster in clusters])
-    drawn = rng.integers(len(clusters), size=(draws, len(clusters)))
-    means = sums[drawn].sum(1) / sizes[drawn].sum(1)
-    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
-
-
 def measured(clusters: Collection[list[Judgement]], value: Value) -> str:
     """Mean and interval of one column, with its n where some pictures do not count; a dash where none does."""
     kept = [[v for v in map(value, rows) if v is not None] for rows in clusters]
-    total = sum(map(len, kept))
-    if not total:
+    interval, total = grouped_interval(kept), sum(map(len, kept))
+    if interval is None:
         return "–"
-    low, high = interval([values for values in kept if values])
-    text = f"{sum(map(sum, kept)) / total:.2f} [{low:.2f}, {high:.2f}]"
-    return text if total == sum(map(len, clusters)) else f"{text} ({total})"
+    return str(interval) if total == sum(map(len, clusters)) else f"{interval} ({total})"
 
 
 def table(file: Path, order: Iterable[str] = ()) -> str:
@@ -85,9 +72,8 @@ def paired_differences(file: Path, reference: Path) -> str:
             cells[job["cell"]][word] += [b - a for a, b in zip(before, after, strict=True)]
     lines = []
     for cell, words in cells.items():
-        low, high = interval(list(words.values()))
-        values = [value for differences in words.values() for value in differences]
-        lines.append(f"{cell}: {sum(values) / len(values):+.2f} [{low:+.2f}, {high:+.2f}], n = {len(values)}")
+        interval, total = grouped_interval(list(words.values())), sum(map(len, words.values()))
+        lines.append(f"{cell}: {interval.mean:+.2f} [{interval.low:+.2f}, {interval.high:+.2f}], n = {total}")
     return "\n".join(lines)
 
 

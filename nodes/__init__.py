@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import anchors, attention, concepts, detect, guidance, layout, layout_data, layout_predictor, learn
+from . import anchors, attention, concepts, detect, evaluate, guidance, layout, layout_data, layout_predictor, learn
 
 NODES = [
     *anchors.NODES,
@@ -14,6 +14,7 @@ NODES = [
     *layout_predictor.NODES,
     *guidance.NODES,
     *attention.NODES,
+    *evaluate.NODES,
 ]
 
 __all__ = ["NODES"]

@@ -8,8 +8,7 @@ from ..compinv_core.host.family import Family
 from ..compinv_core.host.folders import anchor_list_path, anchor_lists
 from ..compinv_core.host.text.encoder import load_anchors
 from ..compinv_core.words.nouns import COCO80, coco80, merge_words, read_words, split_words
-from .schema import CATEGORY
-from .sockets import Anchors
+from .schema import CATEGORY, Anchors
 
 _ONLY_EXTRA = "none"
 _BUILT_IN = (COCO80, _ONLY_EXTRA)

@@ -11,8 +11,7 @@ from ..compinv_core.recording.measures import attention_curves, attention_report
 from ..compinv_core.recording.plots import draw_curves, draw_heatmaps
 from ..compinv_core.spatial.settings import BLOCK_CHOICES
 from ..compinv_core.words.phrases import parse_phrases
-from . import sockets
-from .schema import CATEGORY
+from . import schema
 
 
 class RecordAttention(io.ComfyNode):
@@ -23,7 +22,7 @@ class RecordAttention(io.ComfyNode):
         return io.Schema(
             node_id="CompInvRecordAttention",
             display_name=NODE_NAME,
-            category=CATEGORY,
+            category=schema.CATEGORY,
             description=(
                 "Records where each phrase of the prompt has its attention while a sampler runs. The picture stays the "
                 "same, bit for bit. Connect the model to the sampler and the attention to Show Attention."
@@ -61,7 +60,7 @@ class RecordAttention(io.ComfyNode):
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="For the sampler's model input."),
-                sockets.Attention.Output(display_name="attention", tooltip="For Show Attention."),
+                schema.Attention.Output(display_name="attention", tooltip="For Show Attention."),
             ],
         )
 
@@ -78,14 +77,14 @@ class ShowAttention(io.ComfyNode):
         return io.Schema(
             node_id="CompInvShowAttention",
             display_name="Show Attention",
-            category=CATEGORY,
+            category=schema.CATEGORY,
             description=(
                 "Draws what Record Attention saw: a heatmap per phrase, before and after layout guidance, and over the "
                 "steps how alike the phrases' attention is and how much of it lies in the boxes."
             ),
             search_aliases=["compinv", "cross-attention", "attention map", "heatmap", "DAAM", "interpretability"],
             inputs=[
-                sockets.Attention.Input("attention", tooltip="From Record Attention."),
+                schema.Attention.Input("attention", tooltip="From Record Attention."),
                 io.Latent.Input(
                     "samples",
                     tooltip="The LATENT output of the sampler that ran on the recorded model, unchanged. It makes this "
@@ -105,7 +104,7 @@ class ShowAttention(io.ComfyNode):
                     "steps and, with layout guidance, the means over the guided steps before and after it (the paper's "
                     "Fig. 9). The plot always shows all steps.",
                 ),
-                sockets.Layout.Input(
+                schema.Layout.Input(
                     "layout",
                     optional=True,
                     tooltip="Boxes to measure the attention in. Not connected: those of Apply Layout Guidance, if it "
@@ -122,7 +121,7 @@ class ShowAttention(io.ComfyNode):
                     display_name="plot",
                     tooltip="Over the steps: cosine similarity of the phrases' attention, and its share in the boxes.",
                 ),
-                sockets.Report.Output(
+                schema.Report.Output(
                     display_name="report",
                     tooltip="The plot's numbers for every image; also written to output/compinv/reports.",
                 ),

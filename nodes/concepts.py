@@ -13,8 +13,7 @@ from ..compinv_core.host.folders import embedding_path
 from ..compinv_core.learning.concept import Concept as ConceptPayload
 from ..compinv_core.learning.concept import check_distinct_names
 from ..compinv_core.learning.embedding_file import write_concept
-from .schema import CATEGORY, setting_inputs
-from .sockets import Concept, ConceptImages
+from .schema import CATEGORY, Concept, ConceptImages, setting_inputs
 
 
 class AddConceptImages(io.ComfyNode):

@@ -8,8 +8,7 @@ from ..compinv_core.detectors.backends import BACKENDS
 from ..compinv_core.detectors.bounding_boxes import detections_to_bounding_boxes
 from ..compinv_core.host.detectors.files import detector_fingerprint, detector_names
 from ..compinv_core.host.detectors.loading import load_detector
-from .schema import CATEGORY
-from .sockets import Detector
+from .schema import CATEGORY, Detector
 
 
 class LoadDetector(io.ComfyNode):

@@ -7,8 +7,7 @@ from comfy_api.latest import io
 from ..compinv_core.host.sampling.wiring import warn_of_other_models
 from ..compinv_core.host.spatial.guidance import NODE_NAME, apply_layout_guidance
 from ..compinv_core.spatial.settings import PRESETS, GuidanceConfig
-from . import sockets
-from .schema import CATEGORY, setting_inputs
+from . import schema
 
 
 class ApplyLayoutGuidance(io.ComfyNode):
@@ -19,7 +18,7 @@ class ApplyLayoutGuidance(io.ComfyNode):
         return io.Schema(
             node_id="CompInvApplyLayoutGuidance",
             display_name=NODE_NAME,
-            category=CATEGORY,
+            category=schema.CATEGORY,
             description=(
                 "Spatial inversion: moves each phrase's attention into its box during the first steps of sampling, so "
                 "that no concept crowds out another. Connect both outputs to the sampler."
@@ -33,7 +32,7 @@ class ApplyLayoutGuidance(io.ComfyNode):
                 "layout control",
                 "training-free layout",
             ],
-            inputs=[*_source_inputs(), *setting_inputs(GuidanceConfig, "guidance", "rare"), _preset_input()],
+            inputs=[*_source_inputs(), *schema.setting_inputs(GuidanceConfig, "guidance", "rare"), _preset_input()],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="For the sampler's model input."),
@@ -64,7 +63,7 @@ def _source_inputs() -> list[io.Input]:
                 "and prompts of any length work as in CLIP Text Encode."
             ),
         ),
-        sockets.Layout.Input("layout", tooltip="Phrases and their boxes; an empty layout switches guidance off."),
+        schema.Layout.Input("layout", tooltip="Phrases and their boxes; an empty layout switches guidance off."),
     ]
 
 

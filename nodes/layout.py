@@ -10,8 +10,7 @@ from ..compinv_core.detectors.bounding_boxes import (
     with_descriptions,
 )
 from ..compinv_core.words.phrases import parse_phrases
-from . import sockets
-from .schema import CATEGORY
+from . import schema
 
 
 class LayoutFromBoxes(io.ComfyNode):
@@ -22,7 +21,7 @@ class LayoutFromBoxes(io.ComfyNode):
         return io.Schema(
             node_id="CompInvLayoutFromBoxes",
             display_name="Layout From Boxes",
-            category=CATEGORY,
+            category=schema.CATEGORY,
             description=(
                 "Says which part of the prompt belongs into which box. Draw the boxes with Create Bounding Boxes, or "
                 "take them from a detector."
@@ -79,7 +78,7 @@ class LayoutFromBoxes(io.ComfyNode):
                 ),
             ],
             outputs=[
-                sockets.Layout.Output(display_name="layout", tooltip="For Apply Layout Guidance."),
+                schema.Layout.Output(display_name="layout", tooltip="For Apply Layout Guidance."),
                 io.BoundingBox.Output(
                     display_name="bboxes",
                     tooltip="The box of each phrase in pixels, with the phrase on it: a starting point of Create "

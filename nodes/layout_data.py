@@ -8,8 +8,7 @@ from ..compinv_core.basics.names import check_name
 from ..compinv_core.host.folders import layout_dataset_folder
 from ..compinv_core.host.layouts.collection import NODE_NAME, collect_layouts, data_set_fingerprint
 from ..compinv_core.host.layouts.collection_config import CollectionConfig
-from . import sockets
-from .schema import CATEGORY, setting_inputs
+from . import schema
 
 
 class CollectLayouts(io.ComfyNode):
@@ -20,7 +19,7 @@ class CollectLayouts(io.ComfyNode):
         return io.Schema(
             node_id="CompInvCollectLayouts",
             display_name=NODE_NAME,
-            category=CATEGORY,
+            category=schema.CATEGORY,
             description=(
                 "Paints pictures of noun pairs, finds both nouns with a detector, and keeps their boxes: the data that "
                 "a layout predictor learns from. Can be stopped at any time; the next run goes on where it was."
@@ -34,10 +33,10 @@ class CollectLayouts(io.ComfyNode):
                     default="layouts",
                     tooltip="Name of the data set and its folder in output/compinv/layouts: letters, digits, - and _.",
                 ),
-                *setting_inputs(CollectionConfig),
+                *schema.setting_inputs(CollectionConfig),
             ],
             outputs=[
-                sockets.LayoutDataset.Output(
+                schema.LayoutDataset.Output(
                     display_name="dataset", tooltip="Everything that is in the folder, for Train Layout Predictor."
                 )
             ],
@@ -60,8 +59,8 @@ def _sources() -> list[io.Input]:
         io.Model.Input("model", tooltip="A Stable Diffusion 1 model, the one that layouts will be predicted for."),
         io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint."),
         io.Vae.Input("vae", tooltip="The autoencoder of the same checkpoint."),
-        sockets.Detector.Input("detector", tooltip="From Load Detector; nouns it does not know are left out."),
-        sockets.Anchors.Input(
+        schema.Detector.Input("detector", tooltip="From Load Detector; nouns it does not know are left out."),
+        schema.Anchors.Input(
             "vocabulary", tooltip="From Load Anchors: the nouns to pair. The paper takes the 80 nouns of COCO."
         ),
     ]

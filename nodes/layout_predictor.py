@@ -21,8 +21,7 @@ from ..compinv_core.layouts.predictor_file import write_predictor
 from ..compinv_core.layouts.report import layout_report, summary_text
 from ..compinv_core.layouts.training import LayoutTrainingConfig
 from ..compinv_core.words.phrases import parse_phrases
-from . import sockets
-from .schema import CATEGORY, setting_inputs
+from . import schema
 
 _ALIASES = ["compinv", "layout predictor", "bounding box", "spatial inversion"]
 
@@ -35,7 +34,7 @@ class TrainLayoutPredictor(io.ComfyNode):
         return io.Schema(
             node_id="CompInvTrainLayoutPredictor",
             display_name=TRAIN_NODE,
-            category=CATEGORY,
+            category=schema.CATEGORY,
             description=(
                 "Learns where things stand in pictures from the boxes of noun pairs (the paper's Eq. 8), and compares "
                 "itself with two simple guesses on pairs that it has not seen."
@@ -44,15 +43,15 @@ class TrainLayoutPredictor(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 io.Clip.Input("clip", tooltip="The text encoder that Collect Layouts used."),
-                sockets.LayoutDataset.Input("dataset", tooltip="From Collect Layouts."),
-                *setting_inputs(LayoutTrainingConfig, "training", "rare"),
+                schema.LayoutDataset.Input("dataset", tooltip="From Collect Layouts."),
+                *schema.setting_inputs(LayoutTrainingConfig, "training", "rare"),
             ],
             outputs=[
-                sockets.LayoutPredictor.Output(
+                schema.LayoutPredictor.Output(
                     display_name="predictor", tooltip="For Predict Layout and Save Layout Predictor."
                 ),
                 io.LossMap.Output(display_name="loss", tooltip="Loss of every epoch, for Plot Loss Graph."),
-                sockets.Report.Output(
+                schema.Report.Output(
                     display_name="report",
                     tooltip="Overlap with the found boxes on held-out pairs, beside that of a constant layout and of "
                     "each noun's mean box; also written to output/compinv/reports.",
@@ -79,12 +78,12 @@ class SaveLayoutPredictor(io.ComfyNode):
         return io.Schema(
             node_id="CompInvSaveLayoutPredictor",
             display_name="Save Layout Predictor",
-            category=CATEGORY,
+            category=schema.CATEGORY,
             description="Writes models/compinv/layout/FILENAME.safetensors, for Load Layout Predictor.",
             search_aliases=[*_ALIASES, "save"],
             is_output_node=True,
             inputs=[
-                sockets.LayoutPredictor.Input("predictor", tooltip="From Train Layout Predictor."),
+                schema.LayoutPredictor.Input("predictor", tooltip="From Train Layout Predictor."),
                 io.String.Input(
                     "filename",
                     default="",
@@ -109,7 +108,7 @@ class LoadLayoutPredictor(io.ComfyNode):
         return io.Schema(
             node_id="CompInvLoadLayoutPredictor",
             display_name="Load Layout Predictor",
-            category=CATEGORY,
+            category=schema.CATEGORY,
             description="Loads what Save Layout Predictor wrote, or offers equal boxes side by side.",
             search_aliases=[*_ALIASES, "load"],
             inputs=[
@@ -122,7 +121,7 @@ class LoadLayoutPredictor(io.ComfyNode):
                     "pack. For Stable Diffusion 1.5, train one with the workflow 04-train-layout-predictor.",
                 ),
             ],
-            outputs=[sockets.LayoutPredictor.Output(display_name="predictor", tooltip="For Predict Layout.")],
+            outputs=[schema.LayoutPredictor.Output(display_name="predictor", tooltip="For Predict Layout.")],
         )
 
     @classmethod
@@ -142,7 +141,7 @@ class PredictLayout(io.ComfyNode):
         return io.Schema(
             node_id="CompInvPredictLayout",
             display_name=PREDICT_NODE,
-            category=CATEGORY,
+            category=schema.CATEGORY,
             description=(
                 "Says where the things of a prompt belong in the picture. Connect layout to Apply Layout Guidance, or "
                 "bboxes to Create Bounding Boxes to move the boxes first."
@@ -150,7 +149,7 @@ class PredictLayout(io.ComfyNode):
             search_aliases=[*_ALIASES, "predict"],
             is_output_node=True,
             inputs=[
-                sockets.LayoutPredictor.Input("predictor", tooltip="From Load or Train Layout Predictor."),
+                schema.LayoutPredictor.Input("predictor", tooltip="From Load or Train Layout Predictor."),
                 io.Clip.Input("clip", tooltip="The text encoder that the predictor was trained with."),
                 io.String.Input(
                     "phrases",
@@ -180,7 +179,7 @@ class PredictLayout(io.ComfyNode):
                 ),
             ],
             outputs=[
-                sockets.Layout.Output(display_name="layout", tooltip="For Apply Layout Guidance."),
+                schema.Layout.Output(display_name="layout", tooltip="For Apply Layout Guidance."),
                 io.BoundingBox.Output(
                     display_name="bboxes",
                     tooltip="The same boxes in pixels, each with its phrase: the starting point of Create Bounding "

@@ -13,8 +13,7 @@ from ..compinv_core.learning.concept import Concept as ConceptPayload
 from ..compinv_core.learning.settings import InversionConfig
 from ..compinv_core.learning.tuning_settings import CustomDiffusionConfig, DreamBoothConfig
 from .concepts import concept_of, image_input, mask_input
-from .schema import CATEGORY, setting_inputs
-from .sockets import Anchors, Concept, ConceptImages
+from .schema import CATEGORY, Anchors, Concept, ConceptImages, setting_inputs
 
 
 class TrainConcept(io.ComfyNode):

@@ -1,4 +1,7 @@
-"""Node inputs from settings that were declared once."""
+"""What the nodes' schemas share: the category, the pack's own sockets, and inputs from settings declared once.
+
+Each socket carries one frozen dataclass of `compinv_core`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,16 @@ from comfy_api.latest import io
 from ..compinv_core.basics.settings import Setting, settings_of
 
 CATEGORY = "compositional inversion"
+
+Anchors = io.Custom("COMPINV_ANCHORS")
+Concept = io.Custom("COMPINV_CONCEPT")
+ConceptImages = io.Custom("COMPINV_CONCEPT_IMAGES")
+Layout = io.Custom("COMPINV_LAYOUT")
+LayoutPredictor = io.Custom("COMPINV_LAYOUT_PREDICTOR")
+LayoutDataset = io.Custom("COMPINV_LAYOUT_DATASET")
+Detector = io.Custom("COMPINV_DETECTOR")
+Attention = io.Custom("COMPINV_ATTENTION")
+Report = io.Custom("COMPINV_REPORT")
 
 
 def setting_inputs(kind: type, *groups: str) -> list[io.Input]:

@@ -15,7 +15,9 @@ TESTS = REPOSITORY / "tests"
 # What workflow files rely on. It may grow: new nodes, and inputs behind those that are there.
 INTERFACE = json.loads((TESTS / "host" / "interface.json").read_text())
 # Their options are files, or the host's.
-OPTIONS_FROM_ELSEWHERE = {"vocabulary", "model", "filename", "sampler_name", "scheduler"}
+OPTIONS_FROM_ELSEWHERE = {
+    "vocabulary", "model", "filename", "sampler_name", "scheduler", "clip_model", "image_model"
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

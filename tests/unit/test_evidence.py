@@ -52,14 +52,6 @@ def test_names_tell_what_is_learned_apart():
     )
 
 
-def test_interval_draws_whole_clusters():
-    assert evidence_tables.interval([[1.0, 1.0], [1.0]]) == (1.0, 1.0)
-    alike = evidence_tables.interval([[0.0] * 50, [1.0] * 50])
-    assert alike == (0.0, 1.0)
-    low, high = evidence_tables.interval([[0.0], [1.0]] * 50)
-    assert 0.35 < low < 0.45 < 0.55 < high < 0.65
-
-
 def test_table_counts_only_what_can_be_counted(tmp_path):
     job = next(evidence_jobs.method_jobs("DreamBooth"))
     rows = [Judgement(0.9, 0.8, 0.2, 0.5), Judgement(0.1, 0.9, 0.4, None)]

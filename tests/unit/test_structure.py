@@ -36,9 +36,10 @@ ROOMS = (
     "recording",
     "detectors",
     "layouts",
+    "measures",
     "host",
 )
-HOST_ROOMS = ("text", "sampling", "spatial", "recording", "learning", "detectors", "layouts")
+HOST_ROOMS = ("text", "sampling", "spatial", "recording", "learning", "detectors", "layouts", "measures")
 CORE = REPOSITORY / "compinv_core"
 HOST_LAYER = CORE / "host"
 NODES = REPOSITORY / "nodes"

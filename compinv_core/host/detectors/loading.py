@@ -17,7 +17,8 @@ from ...basics.errors import UserError, quoted
 from ...detectors.backends import BACKENDS, HUB_MODELS, Backend
 from ...detectors.detections import Detection
 from ..folders import MINIATURE_WORLD
-from .download import fetch_detector
+from ..hub import fetch
+from ..managed import managed_by_host
 from .files import NO_DETECTOR, detector_path, miniature_detector_path
 
 # Small enough that the stop button answers soon, large enough to keep a graphics card busy.
@@ -38,14 +39,7 @@ class ManagedDetector(ByContent):
     _patcher: ModelPatcher = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # The plain patcher: weights that the host streams (dynamic VRAM) need its own layers, which these are not. The
-        # list is there because the patcher writes attributes that the networks have for other purposes.
-        patcher = ModelPatcher(
-            torch.nn.ModuleList([self.detector.network]),
-            load_device=comfy.model_management.get_torch_device(),
-            offload_device=torch.device("cpu"),
-        )
-        object.__setattr__(self, "_patcher", patcher)
+        object.__setattr__(self, "_patcher", managed_by_host(self.detector.network))
 
     def __reduce__(self) -> tuple[type[ManagedDetector], tuple[Any]]:
         # The patcher belongs to this process.
@@ -135,7 +129,7 @@ def _own_path(backend: Backend, name: str) -> Path:
             f"{name} is a {other.label}; set `backend` to {other.name}, or choose another detector in `model`."
         )
     if name in HUB_MODELS:
-        return fetch_detector(name, path)
+        return fetch(name, HUB_MODELS[name].hub_files, path)
     if not path.exists():
         raise UserError(
             f"The detector {quoted(name)} does not exist below models/; choose one that is there, or put it into "

@@ -1,4 +1,4 @@
-"""Download of detectors from the Hugging Face hub, only where the person chose one.
+"""Download of networks from the Hugging Face hub, only where the person chose one.
 
 The hub's own client would keep its bookkeeping and half-loaded files among the models, and has no hook for the host's
 progress bar and stop button that all its supported versions share; it does say where the files are.
@@ -8,24 +8,33 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import comfy.model_management
 import comfy.utils
 
-from ...basics.atomic_file import replacing
-from ...basics.errors import UserError
-from ...detectors.backends import HUB_MODELS, OWN_FOLDER
+from ..basics.atomic_file import replacing
+from ..basics.errors import UserError
 
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_SECONDS = 30
+_NOT_FOUND = 404
 
 
-def fetch_detector(name: str, folder: Path) -> Path:
-    """Return the folder of one of `HUB_MODELS`; download it (about 170 or 240 MB) where it is not there yet.
+def fetch(name: str, files: Sequence[str | tuple[str, ...]], folder: Path) -> Path:
+    """Return the folder of a network; download what of it is not there yet.
 
     The progress bar follows the download and the stop button ends it. What was half downloaded is thrown away.
+
+    Parameters
+    ----------
+    name : str
+        On the hub, such as "facebook/detr-resnet-50".
+    files : sequence of str or tuple of str
+        What is needed; of several in a tuple the first that the hub has is enough.
+    folder : Path
+        Where they belong, below ``models/``.
 
     Returns
     -------
@@ -37,14 +46,15 @@ def fetch_detector(name: str, folder: Path) -> Path:
     UserError
         When the download fails, or the person has forbidden downloads (``HF_HUB_OFFLINE``).
     """
-    for file in HUB_MODELS[name].hub_files:
-        if not (folder / file).is_file():
-            _download(name, file, folder / file)
+    for file in files:
+        choices = (file,) if isinstance(file, str) else file
+        if not any((folder / choice).is_file() for choice in choices):
+            _download(name, choices, folder)
     return folder
 
 
-def _download(name: str, file: str, destination: Path) -> None:
-    by_hand = f"put the folder {destination.parent.name} into models/{OWN_FOLDER}"
+def _download(name: str, choices: tuple[str, ...], folder: Path) -> None:
+    by_hand = f"put the folder {folder.name} into models/compinv/{folder.parent.name}"
     try:
         from huggingface_hub import constants, hf_hub_url
     except ImportError as error:
@@ -56,14 +66,18 @@ def _download(name: str, file: str, destination: Path) -> None:
         raise UserError(
             f"{name} is not downloaded yet and HF_HUB_OFFLINE forbids it; unset that variable, or {by_hand}."
         )
-    try:
-        with replacing(destination) as temporary, temporary.open("wb") as written:
-            for chunk in _chunks(hf_hub_url(name, file)):
-                written.write(chunk)
-    except (urllib.error.URLError, OSError) as error:
-        raise UserError(
-            f"{file} of {name} could not be downloaded ({error}); check the connection, or {by_hand}."
-        ) from error
+    for last, file in zip((*[False] * (len(choices) - 1), True), choices, strict=True):
+        try:
+            with replacing(folder / file) as temporary, temporary.open("wb") as written:
+                for chunk in _chunks(hf_hub_url(name, file)):
+                    written.write(chunk)
+            return
+        except (urllib.error.URLError, OSError) as error:
+            if not last and isinstance(error, urllib.error.HTTPError) and error.code == _NOT_FOUND:
+                continue
+            raise UserError(
+                f"{file} of {name} could not be downloaded ({error}); check the connection, or {by_hand}."
+            ) from error
 
 
 def _chunks(url: str) -> Iterator[bytes]:

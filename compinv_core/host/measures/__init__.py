@@ -1,0 +1,1 @@
+"""Networks that measure pictures, in the host's folders and memory."""
