@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench
+.PHONY: help setup demo test lint bench reproduce
 
 help: ## Say what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 14
@@ -22,6 +22,9 @@ test: setup ## Run the whole test suite
 lint: setup ## Run ruff and pyright
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m pyright
+
+reproduce: setup ## Print the paper's Table 1 on the miniature world, small, and draw its figures
+	@$(VENV_PYTHON) -m bench.reproduce --tier smoke --workers 2
 
 bench: setup ## Print the tables of speed and memory
 	$(VENV_PYTHON) bench/training_step.py

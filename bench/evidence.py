@@ -32,7 +32,7 @@ import torch
 from PIL import Image
 
 from miniworld.laboratory.judging import Judgement, drawn_boxes, judge_pair, judge_two
-from miniworld.laboratory.models import Laboratory
+from miniworld.laboratory.models import Laboratory, as_thing
 from miniworld.laboratory.recipe import GUIDANCE, INVERSION, TUNING
 from miniworld.world.instances import INSTANCES, Instance, render_photo
 
@@ -51,7 +51,7 @@ def new_photos(laboratory: Laboratory, instance: Instance, seed: int, count: int
 
 def learned(laboratory: Laboratory, job: Job) -> tuple[Any, tuple[str, ...]]:
     """Learn what is missing; return the model (None for the miniature one) and the phrases of the own things."""
-    things = [INSTANCES[name] for name in (job.instance, job.other) if name in INSTANCES]
+    things = [as_thing(INSTANCES[name]) for name in (job.instance, job.other) if name in INSTANCES]
     if job.settings is None:
         return None, tuple(thing.noun for thing in things)
     names = [concept_name(job, thing.name) for thing in things]

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..networks.judge import NOUN_NAMES, THRESHOLD, judge_pictures, load_judge
-from ..world.instances import Instance, photos
-from ..world.scenes import USUAL_HEIGHT
+from compinv_core.measures.likeness import identity
 
-Box = tuple[float, float, float, float]
+from ..networks.judge import NOUN_NAMES, THRESHOLD, judge_pictures, load_judge
+from ..world.instances import INSTANCES, Instance, photos
+from ..world.scenes import USUAL_HEIGHT
+from .workbench import Box
 
 
 def drawn_boxes(own: str, other: str) -> tuple[Box, Box]:
@@ -71,6 +72,53 @@ def judge_pair(pictures: Tensor, instance: Instance, other: str | None) -> list[
             beside = float(presence[i, NOUN_NAMES.index(other)]) if other else None
             rows.append(Judgement(own, beside, float(whole[i]), float(alike[i]) if own > THRESHOLD else None))
     return rows
+
+
+@torch.no_grad()
+def judged_rows(pictures: Tensor, own: str, other: str) -> list[dict[str, Any]]:
+    """Everything that the judge says of pictures (N, 3, SIDE, SIDE) in [0, 1] of an own thing beside another noun.
+
+    Beside what `Judgement` has: ``duplicates`` (one of the two is there twice), ``identified`` (found, and more like
+    this own thing than like any other) and how sure that is, and ``background``, the likeness of what is behind the
+    objects to the photos' wallpaper.
+    """
+    judge, instance = load_judge(), INSTANCES[own]
+    references = [reference_features(each)[1] for each in INSTANCES.values()]
+    place, index = list(INSTANCES).index(own), [NOUN_NAMES.index(noun) for noun in (instance.noun, other)]
+    wallpaper = background_features(instance)
+    rows = []
+    judgements = iter(judge_pair(pictures, instance, other))
+    for verdict in judge_pictures(judge, pictures):
+        sure = identity(judge.object_features(verdict, verdict.masks[:, index[0]].sigmoid()), references)
+        behind = judge.object_features(verdict, 1 - verdict.masks.sigmoid().amax(1)) @ wallpaper.T
+        for i, counts in enumerate(verdict.counts()[:, index].tolist()):
+            row = next(judgements)
+            found = row.own > THRESHOLD
+            rows.append(
+                {
+                    "own": int(found),
+                    "composed": int(row.other is not None and row.other > THRESHOLD),
+                    "all_there": int(row.both),
+                    "duplicates": int(max(counts) > 1),
+                    "identified": int(found and int(sure[i].argmax()) == place),
+                    "identity": float(sure[i, place]),
+                    "background": float(behind[i].mean()),
+                    "text_alignment": row.text_alignment,
+                    "image_alignment": row.image_alignment,
+                    "object_alignment": row.object_alignment,
+                }
+            )
+    return rows
+
+
+def background_features(instance: Instance) -> Tensor:
+    """Features of the photos' wallpaper, (5, 192)."""
+    judge = load_judge()
+    pictures, masks = photos(instance)
+    verdict = judge(torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(255))
+    cells = verdict.masks.shape[-1]
+    small = torch.from_numpy(masks).unflatten(2, (cells, -1)).unflatten(1, (cells, -1)).mean((2, 4))
+    return judge.object_features(verdict, 1 - small)
 
 
 def judge_two(pictures: Tensor, one: Instance, two: Instance) -> list[Judgement]:

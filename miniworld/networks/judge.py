@@ -25,6 +25,8 @@ NOUN_NAMES = tuple(NOUNS)
 LOOKS = {"colour": len(COLOURS), "second_colour": len(COLOURS), "pattern": 1 + len(PATTERNS)}
 THRESHOLD = 0.5
 """A noun is present where its highest centre score exceeds this."""
+PEAK = 5
+"""Cells within which only the highest centre counts as an object."""
 
 
 class Residual(nn.Module):
@@ -73,6 +75,12 @@ class Verdict:
     def presence(self) -> Tensor:
         """Probability that each noun is in each picture, (B, 16)."""
         return self.centres.flatten(2).amax(2).sigmoid()
+
+    def counts(self) -> Tensor:
+        """How often each noun is in each picture, (B, 16): separate peaks of its centre scores."""
+        score = self.centres.sigmoid()
+        peaks = (score == F.max_pool2d(score, PEAK, 1, PEAK // 2)) & (score > THRESHOLD)
+        return peaks.flatten(2).sum(2)
 
     def best_boxes(self) -> Tensor:
         """The box at each noun's highest cell, (B, 16, 4)."""

@@ -1,0 +1,127 @@
+"""What is done: methods, cells, and blocks of work in the order of the rounds.
+
+A *block* learns what one word, or a pair of words, needs and paints all pictures with it, without and with guidance.
+Blocks of one round do not depend on one another, except that pairs of own things use the words of the single ones; they
+are a second stage. A later round repeats the first with other things and seeds, and only where the question is open.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+METHODS = ("textual inversion", "DreamBooth", "Custom Diffusion")
+"""In the order of the paper's Table 1."""
+NOUN, OWN = "with a noun", "with another own thing"
+"""The two halves of Table 1."""
+PROMPT = "a photo of a {} and a {}"
+
+
+@dataclass(frozen=True)
+class Tier:
+    """How much is done.
+
+    Attributes
+    ----------
+    rounds
+        At most; each takes one more own thing, and a seed of its own.
+    nouns, pictures
+        Composed nouns for each thing (0 stands for all), and pictures for each prompt.
+    both_orders
+        Also "a NOUN and a S* CLASS".
+    training
+        Share of the method's training steps.
+    masks
+        Also learn with masks: the third cure.
+    """
+
+    rounds: int
+    nouns: int
+    pictures: int
+    both_orders: bool
+    training: float
+    masks: bool
+
+
+TIERS = {
+    "smoke": Tier(rounds=1, nouns=2, pictures=2, both_orders=True, training=0.2, masks=False),
+    "lite": Tier(rounds=3, nouns=6, pictures=2, both_orders=True, training=1.0, masks=True),
+    "full": Tier(rounds=10, nouns=0, pictures=10, both_orders=True, training=1.0, masks=True),
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """One unit of work, done by one worker."""
+
+    round: int
+    method: str
+    semantic: bool
+    masked: bool
+    things: tuple[str, ...]
+    nouns: tuple[str, ...]
+    seed: int
+    pictures: int
+    both_orders: bool
+    training: float
+
+    @property
+    def half(self) -> str:
+        return OWN if len(self.things) > 1 else NOUN
+
+    @property
+    def key(self) -> str:
+        """A name of its own that is a file's name."""
+        parts = [f"{self.round:02d}", self.method.replace(" ", "-").lower(), "semantic" if self.semantic else "plain"]
+        return "_".join([*parts, "masked" if self.masked else "whole", "+".join(self.things)])
+
+    def word(self, thing: str) -> str:
+        """A name for what is learned of a thing, the same in every block that uses it."""
+        initials = "".join(word[0] for word in self.method.split()).lower()
+        cure = ("s" if self.semantic else "p") + ("m" if self.masked else "w")
+        return f"{initials}-{cure}-{self.seed}-{thing}"
+
+    def prompts(self, phrases: Sequence[str]) -> Iterator[tuple[str, int, str]]:
+        """Composed thing, order (0: the own thing first) and prompt; ``phrases`` are those of the own things."""
+        for other in self.nouns or self.things[1:]:
+            first, second = phrases[0], phrases[1] if len(phrases) > 1 else other
+            yield other, 0, PROMPT.format(first, second)
+            if self.both_orders:
+                yield other, 1, PROMPT.format(second, first)
+
+
+def stages(tier: Tier, number: int, things: Sequence[tuple[str, str]], nouns: Sequence[str]) -> list[list[Block]]:
+    """Blocks of one round, in two stages.
+
+    Parameters
+    ----------
+    number
+        Of the round, from 0.
+    things
+        Names and nouns of the own things; a round takes one, and pairs it with the next.
+    nouns
+        What things are composed with, without their own class.
+    """
+    (name, noun), (partner, _) = (things[(number + step) % len(things)] for step in (0, 1))
+    others = [each for each in nouns if each != noun]
+    count = tier.nouns or len(others)
+    # Another part of the list in every round.
+    chosen = tuple(others[(number * count + step) % len(others)] for step in range(min(count, len(others))))
+    common = {
+        "round": number, "seed": number // len(things), "pictures": tier.pictures, "both_orders": tier.both_orders,
+        "training": tier.training,
+    }  # fmt: skip
+    singles, pairs = [], []
+    for method in METHODS:
+        for masked in (False, True) if tier.masks else (False,):
+            for semantic in (False, True):
+                cures = {"method": method, "semantic": semantic, "masked": masked}
+                singles.append(Block(**common, **cures, things=(name,), nouns=chosen))
+                pairs.append(Block(**common, **cures, things=(name, partner), nouns=()))
+    # The partner's words are learned beside the first thing's, so that no two blocks of a stage learn the same.
+    return [singles, pairs]
+
+
+def as_json(block: Block) -> str:
+    return json.dumps(asdict(block), sort_keys=True)

@@ -1,0 +1,108 @@
+"""One block of work: learn, paint with and without layout guidance, keep the pictures, measure."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from compinv_core.basics.atomic_file import replacing
+from compinv_core.measures.attention import attention_shares, dominance
+
+from .protocol import PROMPT, Block
+from .store import Row
+from .worlds import Place, World
+
+_DIGITS = 4
+_worlds: dict[Place, World] = {}
+
+
+def carry_out(block: Block, place: Place, say: Callable[[str], None] = lambda text: None) -> list[Row]:
+    """Do a block in this process; the world is opened once. One thread, so that every worker gives the same bits."""
+    torch.set_num_threads(1)
+    world = _worlds.get(place) or _worlds.setdefault(place, place.open())
+    say(f"{block.key}: learning")
+    with torch.random.fork_rng(devices=[]):
+        model, phrases = learned(world, block)
+        rows = []
+        for spatial in (False, True):
+            say(f"{block.key}: painting, {'with' if spatial else 'without'} guidance")
+            for other, order, prompt in block.prompts(phrases):
+                rows += _painted(world, block, Path(place.folder), model, phrases, other, order, prompt, spatial)
+    return rows
+
+
+def learned(world: World, block: Block) -> tuple[Any, tuple[str, ...]]:
+    """Learn what is missing; return the model (None for the one as it is) and the phrase of each own thing."""
+    things = [world.things[name] for name in block.things]
+    settings = {**world.training[block.method], "seed": block.seed}
+    settings["steps"] = max(2, round(settings["steps"] * block.training))
+    if not block.semantic:
+        settings["anchor_weight"] = 0.0
+    bench, masked = world.bench, block.masked
+    if block.method == "textual inversion":
+        words = (bench.learn(thing, block.word(thing.name), masked, True, **settings) for thing in things)
+        return None, tuple(words)
+    # Differences of keys and values add up; whole networks do not, so DreamBooth learns two things together.
+    together = [things] if block.method == "DreamBooth" else [[thing] for thing in things]
+    model, phrases = None, ()
+    for group in together:
+        name = block.word("+".join(thing.name for thing in group))
+        more = {"batch_size": len(group)} if len(group) > 1 else {}
+        model, words = bench.tune(block.method, group, name, masked, onto=model, **settings | more)
+        phrases += tuple(f"{word} {thing.noun}" for word, thing in zip(words, group, strict=True))
+    return model, phrases
+
+
+def _painted(
+    world: World,
+    block: Block,
+    folder: Path,
+    model: Any,
+    phrases: Sequence[str],
+    other: str,
+    order: int,
+    prompt: str,
+    spatial: bool,
+) -> list[Row]:
+    own, partner = world.things[block.things[0]], world.things.get(other)
+    both = (phrases[0], phrases[1] if partner else other)
+    in_order = both if order == 0 else both[::-1]
+    # The same pictures for every cell of a prompt, whatever was done before.
+    seed = zlib.crc32(f"{block.things} {other} {order} {block.seed}".encode()) % 2**31
+    guided: dict[str, Any] = {}
+    if spatial:
+        guided = {"phrases": in_order, "boxes": world.boxes(in_order), "guidance": world.guidance}
+    pictures = world.bench.paint(prompt, seed, block.pictures, model=model, **guided)
+    noun = partner.noun if partner else other
+    measured = world.measure(
+        pictures, own, noun, PROMPT.format(*((own.noun, noun) if order == 0 else (noun, own.noun)))
+    )
+    if not spatial:
+        shares = attention_shares(world.bench.recorded(prompt, both, seed, model=model))
+        measured[0]["attention_ratio"] = float(dominance(shares, 0, 1)[0])
+    key = {
+        "method": block.method, "semantic": int(block.semantic), "spatial": int(spatial), "masked": int(block.masked),
+        "half": block.half, "thing": own.name, "other": other, "order": order, "seed": block.seed,
+    }  # fmt: skip
+    rows = []
+    for number, (picture, row) in enumerate(zip(pictures, measured, strict=True)):
+        _keep(
+            picture,
+            folder / "pictures" / block.key / f"{'guided' if spatial else 'plain'}_{other}_{order}_{number}.png",
+        )
+        numbers = {name: round(value, _DIGITS) if isinstance(value, float) else value for name, value in row.items()}
+        rows.append({**key, "picture": number, **numbers})
+    return rows
+
+
+def _keep(picture: Tensor, file: Path) -> None:
+    pixels = np.uint8((picture.permute(1, 2, 0) * 255).round().numpy())
+    with replacing(file) as temporary:
+        Image.fromarray(pixels).save(temporary, "PNG")

@@ -1,0 +1,242 @@
+"""Any Stable Diffusion on the real host, in process: learn things from photos, and paint prompts with them.
+
+Everything runs through the pack's own functions and the host's own sampler; only the graph editor is left out. What was
+learned is kept in the host's folders and used again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from compinv_core.basics.tensor_file import write_tensors
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Thing:
+    """An own thing: name, class noun, photos (M, H, W, 3) in [0, 1] and, if there are any, their masks (M, H, W)."""
+
+    name: str
+    noun: str
+    photos: Tensor
+    masks: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How a model is used.
+
+    Attributes
+    ----------
+    side
+        Of pictures in pixels.
+    templates, templates_with_class
+        Sentences to learn from; in the latter the word stands before its class noun.
+    anchor_words
+        Nouns to stay close to.
+    painting
+        ``steps``, ``cfg``, ``sampler_name``, ``scheduler``.
+    class_pictures
+        How many pictures of a class the prior loss has.
+    """
+
+    side: int
+    templates: tuple[str, ...]
+    templates_with_class: tuple[str, ...]
+    anchor_words: tuple[str, ...]
+    painting: dict[str, Any]
+    class_pictures: int = 100
+
+
+class Workbench:
+    """One model on the host.
+
+    Parameters
+    ----------
+    base
+        Folder of the host's models and outputs.
+    models
+        The host's MODEL, CLIP and VAE.
+    """
+
+    def __init__(self, base: Path, models: tuple[Any, Any, Any], habits: Habits) -> None:
+        self.base, self.habits = base, habits
+        self.model, self.clip, self.vae = models
+
+    @cached_property
+    def anchors(self) -> Any:
+        from compinv_core.host.text.encoder import load_anchors
+
+        return load_anchors(self.clip, self.habits.anchor_words)
+
+    def learn(self, thing: Thing, name: str, masked: bool = False, with_class: bool = False, **settings: Any) -> str:
+        """Learn a thing unless an embedding of this name is there; returns the word for prompts.
+
+        ``settings`` are fields of ``InversionConfig`` and ``num_vectors``; anchor weight 0 is plain textual inversion.
+        ``with_class`` says that the word stands before its class noun, in training as in prompts.
+        """
+        from compinv_core.learning.settings import InversionConfig
+
+        if not (self.base / "models" / "embeddings" / f"{name}.safetensors").exists():
+            vectors = settings.pop("num_vectors", 1)
+            templates = self.habits.templates_with_class if with_class else self.habits.templates
+            config = InversionConfig(templates=templates, **settings)
+            self._train(config, [_concept(thing, name, masked, num_vectors=vectors)], name)
+        return f"embedding:{name} {thing.noun}" if with_class else f"embedding:{name}"
+
+    def tune(
+        self,
+        method: str,
+        things: Sequence[Thing],
+        name: str,
+        masked: bool = False,
+        onto: Any = None,
+        **settings: Any,
+    ) -> tuple[Any, tuple[str, ...]]:
+        """Learn things by a method that trains the model, together where there are several, unless that is done.
+
+        Parameters
+        ----------
+        method : {"Custom Diffusion", "DreamBooth"}
+        onto
+            A MODEL that an earlier call returned, to which the differences are added.
+        settings
+            Fields of the method's configuration; anchor weight 0 is the plain method.
+
+        Returns
+        -------
+        model
+            A clone of the host's MODEL with the trained weights.
+        words
+            For prompts, one for each of ``things``.
+        """
+        from compinv_core.learning.tuning_settings import CustomDiffusionConfig, DreamBoothConfig
+
+        kind = {kind.method.name: kind for kind in (CustomDiffusionConfig, DreamBoothConfig)}[method]
+        names = [f"{name}-{thing.name}" for thing in things]
+        file = self.base / "models" / "diffusion_models" / f"{name}.safetensors"
+        if not file.exists():
+            concepts = [
+                _concept(thing, its_name, masked, class_images=(self.class_pictures(thing.noun),))
+                for thing, its_name in zip(things, names, strict=True)
+            ]
+            config = kind(
+                templates=self.habits.templates_with_class, num_class_images=self.habits.class_pictures, **settings
+            )
+            result = self._train(config, concepts, name)
+            trained = {key: patches[-1][1][1][0].contiguous() for key, patches in result.model.patches.items()}
+            write_tensors(file, trained, {})
+        model = (self.model if onto is None else onto).clone()
+        patch = {"differences": "diff", "values": "set"}[kind.method.outcome]
+        model.add_patches({key: (patch, (tensor,)) for key, tensor in load_file(file).items()})
+        return model, tuple(f"embedding:{its_name}" for its_name in names)
+
+    def _train(self, config: Any, concepts: list[Any], name: str) -> Any:
+        from compinv_core.host.learning.train import Places, train_concepts
+
+        models = (self.model, self.clip, self.vae)
+        places = Places(self.base / "output" / "compinv" / "runs" / name, self.base / "models" / "embeddings")
+        with torch.inference_mode():
+            return train_concepts(*models, config, concepts, self.anchors if config.anchor_weight else None, places)
+
+    def class_pictures(self, noun: str) -> Tensor:
+        """Pictures (n, side, side, 3) in [0, 1] of a class for the prior loss, painted once."""
+        count = self.habits.class_pictures
+        file = self.base / "input" / f"class-{noun}-{count}.safetensors"
+        if not file.exists():
+            painted = [self.paint(f"a photo of a {noun}", 40_000 + first, 10) for first in range(0, count, 10)]
+            write_tensors(file, {"pictures": torch.cat(painted).movedim(1, -1)[:count]}, {})
+        return load_file(file)["pictures"]
+
+    @torch.inference_mode()
+    def paint(
+        self,
+        prompt: str,
+        seed: int,
+        count: int = 1,
+        phrases: tuple[str, ...] = (),
+        boxes: tuple[Box, ...] = (),
+        guidance: dict[str, Any] | None = None,
+        model: Any = None,
+        **painting: Any,
+    ) -> Tensor:
+        """Pictures (count, 3, side, side) in [0, 1]; guided where phrases and their boxes are given.
+
+        ``guidance`` are fields of ``GuidanceConfig``, ``painting`` overrides the habits; ``model`` is one that `tune`
+        returned, by default the model as it is.
+        """
+        model, positive = self._prompted(model, prompt, phrases, boxes, guidance)
+        samples = self._sampled(model, positive, seed, count, painting)
+        return self.vae.decode(samples).movedim(-1, 1).clamp(0, 1).float().clone()
+
+    @torch.inference_mode()
+    def recorded(
+        self,
+        prompt: str,
+        phrases: tuple[str, ...],
+        seed: int,
+        count: int = 1,
+        model: Any = None,
+        boxes: tuple[Box, ...] = (),
+        guidance: dict[str, Any] | None = None,
+    ) -> Any:
+        """The attention of phrases (an ``AttentionRecord``) while a prompt is painted, guided where there are boxes."""
+        from compinv_core.host.recording.recorder import record_attention
+
+        recording_model, recording = record_attention(
+            self.model if model is None else model, self.clip, prompt, phrases
+        )
+        guided, positive = self._prompted(recording_model, prompt, phrases if boxes else (), boxes, guidance)
+        return recording.record_of(self._sampled(guided, positive, seed, count, {}))
+
+    def _prompted(
+        self,
+        model: Any,
+        prompt: str,
+        phrases: tuple[str, ...],
+        boxes: tuple[Box, ...],
+        guidance: dict[str, Any] | None,
+    ) -> tuple[Any, list]:
+        model, side = self.model if model is None else model, self.habits.side
+        if not phrases:
+            return model, self._encode(prompt)
+        from compinv_core.boxes.layout import Layout
+        from compinv_core.host.spatial.guidance import apply_layout_guidance
+        from compinv_core.spatial.settings import GuidanceConfig
+
+        layout = Layout(phrases=phrases, boxes=boxes, width=side, height=side)
+        return apply_layout_guidance(model, self.clip, prompt, layout, GuidanceConfig(**(guidance or {})))
+
+    def _sampled(self, model: Any, positive: list, seed: int, count: int, painting: dict[str, Any]) -> Tensor:
+        import nodes
+
+        p, side = self.habits.painting | painting, self.habits.side
+        latent = {"samples": torch.zeros(count, 4, side // 8, side // 8)}
+        (samples,) = nodes.common_ksampler(
+            model, seed, p["steps"], p["cfg"], p["sampler_name"], p["scheduler"], positive, self._encode(""), latent
+        )
+        return samples["samples"]
+
+    @torch.inference_mode()
+    def restored(self, pictures: Tensor) -> Tensor:
+        """Pictures (N, side, side, 3) in [0, 1] as the autoencoder shows them, (N, 3, side, side)."""
+        return self.vae.decode(self.vae.encode(pictures)).movedim(-1, 1).clamp(0, 1).float().clone()
+
+    def _encode(self, text: str) -> list:
+        return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))
+
+
+def _concept(thing: Thing, name: str, masked: bool, **more: Any) -> Any:
+    from compinv_core.learning.concept import Concept
+
+    shown = (thing.masks,) if masked and thing.masks is not None else None
+    return Concept(name, thing.noun, photos=(thing.photos,), masks=shown, **more)
