@@ -34,6 +34,8 @@ class Tier:
         Share of the method's training steps.
     masks
         Also learn with masks: the third cure.
+    together
+        Rounds between two looks at which questions are decided.
     """
 
     rounds: int
@@ -42,12 +44,13 @@ class Tier:
     both_orders: bool
     training: float
     masks: bool
+    together: int = 1
 
 
 TIERS = {
     "smoke": Tier(rounds=1, nouns=2, pictures=2, both_orders=True, training=0.2, masks=False),
     "lite": Tier(rounds=3, nouns=6, pictures=2, both_orders=True, training=1.0, masks=True),
-    "full": Tier(rounds=10, nouns=0, pictures=10, both_orders=True, training=1.0, masks=True),
+    "full": Tier(rounds=10, nouns=0, pictures=10, both_orders=True, training=1.0, masks=True, together=5),
 }
 
 

@@ -50,19 +50,21 @@ def run(
     """Do what is missing, round after round; a method whose question is decided is left out of further rounds."""
     known: list[Block] = []
     begun, here = time.monotonic(), 0
-    for number in range(min(tier.rounds, len(things) * 3)):
+    for first in range(0, tier.rounds, tier.together):
         rows = store.rows(known)
-        open_methods = [method for method in METHODS if not is_decided(rows, method)]
-        if not open_methods:
+        undecided = [method for method in METHODS if not is_decided(rows, method)]
+        if not undecided:
             say("every question is decided")
             break
-        parts = [[b for b in stage if b.method in open_methods] for stage in stages(tier, number, things, nouns)]
-        missing = sum(not store.is_done(block) for stage in parts for block in stage)
-        for stage in parts:
+        rounds = range(first, min(first + tier.together, tier.rounds))
+        parts = zip(*(stages(tier, number, things, nouns) for number in rounds), strict=True)
+        both = [[b for stage in part for b in stage if b.method in undecided] for part in parts]
+        missing = sum(not store.is_done(block) for stage in both for block in stage)
+        for stage in both:
             known += stage
             for block, found in hand([block for block in stage if not store.is_done(block)]):
                 store.keep(block, found)
                 here, missing = here + 1, missing - 1
                 left = (time.monotonic() - begun) / here * missing / 60
-                say(f"{block.key}: done; round {number + 1} of {tier.rounds}, about {left:.0f} minutes left in it")
+                say(f"{block.key}: done; round {rounds[-1] + 1} of {tier.rounds}, about {left:.0f} minutes left in it")
     return store.rows(known)
