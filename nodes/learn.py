@@ -36,7 +36,7 @@ class TrainConcept(io.ComfyNode):
             inputs=[
                 *_sockets(),
                 *setting_inputs(ConceptPayload, "concept"),
-                *setting_inputs(InversionConfig, "training", "run"),
+                *setting_inputs(InversionConfig, "training", "run", "hold"),
             ],
             outputs=[
                 Concept.Output("concept", display_name="concept", tooltip="For Save Concept."),
@@ -159,7 +159,7 @@ def _tuning_schema(
                 "training and keeps them with the run.",
             ),
             *setting_inputs(ConceptPayload, "concept"),
-            *setting_inputs(kind, "training", "prior", "run", "memory", "lora"),
+            *setting_inputs(kind, "training", "prior", "run", "memory", "lora", "hold"),
         ],
         outputs=[
             io.Model.Output(

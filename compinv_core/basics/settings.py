@@ -50,6 +50,8 @@ class Setting:
     changes_result : bool
         False leaves it out of the fingerprint: it changes what is shown or how long is trained, never the bits of the
         first n steps.
+    later : bool
+        Came after runs were saved without it: at its default it is left out of the fingerprint, so that they go on.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Setting:
     long: bool = False
     seed: bool = False
     changes_result: bool = True
+    later: bool = False
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -213,7 +216,9 @@ def fingerprint(settings: Any, without: Iterable[str] = ()) -> dict[str, str]:
     return {
         name: repr(getattr(settings, name))
         for name, declared in settings_of(type(settings)).items()
-        if declared.changes_result and name not in left_out
+        if declared.changes_result
+        and name not in left_out
+        and not (declared.later and getattr(settings, name) == declared.default)
     }
 
 

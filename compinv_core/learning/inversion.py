@@ -1,8 +1,9 @@
 """Inversion with semantic inversion: the method's loss (Eq. 10) as a task for the training loop.
 
-``L = (1 - lambda) (L_rec + w L_prior) + lambda L_anc``. One task serves all methods: each trains token vectors, and
-some also weights of the diffusion model, with a prior loss on pictures of the class, so that the class itself is not
-unlearned. The diffusion model and the text encoder are callables.
+``L = (1 - lambda) L_rec + w L_prior + lambda L_anc``, the prior not scaled by lambda: Adam cancels a factor that all
+terms of a weight have in common, and lambda would change nothing in the diffusion model. One task serves all methods:
+each trains token vectors, and some also weights of the diffusion model, with a prior loss on pictures of the class, so
+that the class itself is not unlearned. The diffusion model and the text encoder are callables.
 """
 
 from __future__ import annotations
@@ -138,15 +139,15 @@ class Inversion:
         prediction, target = self._predict(_joined(latents), _joined(contexts), generator)
         photos = self.config.batch_size
         parts = {"reconstruction": reconstruction_loss(prediction[:photos], target[:photos], _weights(present, chosen))}
-        likeness = parts["reconstruction"]
+        total = parts["reconstruction"]
+        anchor = self._anchor_loss(present, vectors)
+        if anchor is not None:
+            share = self.config.anchor_weight
+            total = (1 - share) * total + share * anchor
         if class_chosen:
             parts["prior"] = reconstruction_loss(prediction[photos:], target[photos:])
-            likeness = likeness + self.config.prior_weight * parts["prior"]
-        anchor = self._anchor_loss(present, vectors)
-        if anchor is None:
-            return StepLoss(likeness, parts)
-        share = self.config.anchor_weight
-        return StepLoss((1 - share) * likeness + share * anchor, {**parts, "anchor": anchor})
+            total = total + self.config.prior_weight * parts["prior"]
+        return StepLoss(total, parts if anchor is None else {**parts, "anchor": anchor})
 
     def after_step(self, step: int) -> None:
         """See `compinv_core.training.loop.TrainingTask`."""

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from ..basics.settings import check_settings, setting
 from ..semantic.anchors import REDUCTIONS
+from ..semantic.hold import ANCHOR_LOSS, HOLDS, Hold
 from ..semantic.recoding import RecoderSettings
 from ..semantic.sparse_coding import CODERS
 from ..training.loop import LoopSettings
@@ -15,7 +16,7 @@ from .methods import TEXTUAL_INVERSION, Method
 
 PRESETS = ("paper", "official_2024")
 _MANY = 100_000
-_TRAINING, _RUN = "training", "run"
+_TRAINING, _RUN, _HOLD = "training", "run", "hold"
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,43 @@ class InversionConfig:
         long=True,
         group=_RUN,
     )
+    hold: str = setting(
+        ANCHOR_LOSS,
+        "choice",
+        "What keeps the word near its anchors: the paper's anchor loss, which anchor_weight weighs; a radius or a "
+        "direction that it may not leave, which mean the same for any number of steps, rate and batch; or radius and "
+        "anchor loss. No effect without anchors",
+        choices=HOLDS,
+        rare=True,
+        optional=True,
+        later=True,
+        group=_HOLD,
+    )
+    radius: float = setting(
+        0.5,
+        "number",
+        "How far the word may be from its anchors, as a share of their length: 0.3 stays an ordinary cat, 0.5 is near "
+        "your photos and still combines, 1 hardly holds. Only where hold has a radius",
+        within=(0, 100),
+        above=True,
+        step=0.05,
+        rare=True,
+        optional=True,
+        later=True,
+        group=_HOLD,
+    )
+    angle: float = setting(
+        40.0,
+        "number",
+        "Most degrees between the word and its anchors, at the length of the class noun. Only where hold is direction",
+        within=(0, 180),
+        above=True,
+        step=1.0,
+        rare=True,
+        optional=True,
+        later=True,
+        group=_HOLD,
+    )
     recode_momentum: float = setting(0.5, "number", "See `recoding.RecoderSettings`", within=(0, 1))
     superclass_share: float = setting(0.25, "number", "See `recoding.RecoderSettings`", within=(0, 1))
 
@@ -205,6 +243,11 @@ class InversionConfig:
     def reduction(self) -> str:
         """The reduction of the anchor loss in use."""
         return "seq_mean" if self.preset == "official_2024" else self.anchor_reduction
+
+    @property
+    def bounds(self) -> Hold:
+        """By what the word is held."""
+        return Hold() if self.preset == "official_2024" else Hold(self.hold, self.radius, self.angle)
 
     def recoder_settings(self) -> RecoderSettings:
         """Return the settings of the sparse code that these settings imply."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from .anchors import anchor_loss
+from .hold import Hold
 from .recoding import AnchorRecoder
 
 
@@ -23,6 +24,8 @@ class LearnedToken:
         Of the anchor loss; see `compinv_core.semantic.anchors.anchor_loss`.
     trained : int, optional
         How many of the vectors are trained, from the first; None for all.
+    hold : Hold
+        By what they are held, where there are anchors.
     """
 
     def __init__(
@@ -31,8 +34,9 @@ class LearnedToken:
         recoder: AnchorRecoder | None = None,
         reduction: str = "seq_mean",
         trained: int | None = None,
+        hold: Hold | None = None,
     ) -> None:
-        self.recoder, self._reduction = recoder, reduction
+        self.recoder, self._reduction, self._hold = recoder, reduction, hold or Hold()
         count = len(initial) if trained is None else trained
         self.parameter = torch.nn.Parameter(initial[:count].clone())
         self._fixed = initial[count:].clone()
@@ -44,18 +48,25 @@ class LearnedToken:
         return torch.cat([self.parameter, self._fixed]) if len(self._fixed) else self.parameter
 
     def anchor_loss(self, vectors: torch.Tensor) -> torch.Tensor | None:
-        """Return the distance of the vectors to their anchors (Eq. 6), or None without anchors.
+        """Return the distance of the vectors to their anchors (Eq. 6), or None without anchors, or with a bound alone.
 
         `vectors` (k, D) are passed in, so that one graph serves both losses.
         """
-        if self.recoder is None:
+        if self.recoder is None or not self._hold.has_loss:
             return None
         return anchor_loss(vectors, self._dictionary, self._codes, self._reduction)
 
     def after_step(self, step: int) -> None:
-        """Code the anchors anew when it is time; `step`, 0-based, is the one just done."""
-        if self.recoder is not None and self.recoder.after_step(step, self.vectors):
+        """Put the vectors back onto their bound, and code the anchors anew when it is time; `step` was just done."""
+        if self.recoder is None:
+            return
+        if self.recoder.after_step(step, self.vectors):
             self._codes_to_device()
+        if self._hold.has_bound:
+            points = (self._codes @ self._dictionary)[: len(self.parameter)]
+            norm = float(self._dictionary[self.recoder.superclass].norm())
+            with torch.no_grad():
+                self.parameter.copy_(self._hold.held(self.parameter, points, norm))
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
         """Return everything that changes during training."""

@@ -62,7 +62,7 @@ class AnchorRecoder:
         nearest_token: Callable[[torch.Tensor], tuple[str, float]] | None = None,
     ) -> None:
         self.anchors, self.settings = anchors, settings
-        self._superclass, self._nearest_token = superclass, nearest_token
+        self.superclass, self._nearest_token = superclass, nearest_token
         first = self._code(anchors.vectors[superclass], "start")
         self.codes = first.repeat(num_vectors, 1)
 
@@ -108,13 +108,13 @@ class AnchorRecoder:
     def _pruned(self, code: torch.Tensor) -> torch.Tensor:
         """Keep the superclass and the heaviest others, at most `max_active`; sum 1."""
         others = code.clone()
-        others[self._superclass] = 0.0
+        others[self.superclass] = 0.0
         kept = torch.zeros_like(code)
         strongest = others.topk(min(self.settings.max_active, len(code)) - 1).indices
         kept[strongest] = others[strongest]
-        share = max(float(code[self._superclass]), self.settings.superclass_share)
+        share = max(float(code[self.superclass]), self.settings.superclass_share)
         if not kept.any():
             share = 1.0
         kept *= (1.0 - share) / max(float(kept.sum()), torch.finfo(torch.float32).tiny)
-        kept[self._superclass] = share
+        kept[self.superclass] = share
         return kept

@@ -93,7 +93,7 @@ def learned_token(
         position = anchors.token_ids.index(word_token_ids(clip, concept.superclass))
         recoder = AnchorRecoder(anchors, position, concept.num_vectors, config.recoder_settings(), NearestToken(clip))
     initial = initial_vectors(clip, concept.init_word, concept.num_vectors)
-    return LearnedToken(initial.to(device), recoder, config.reduction, config.trained_vectors)
+    return LearnedToken(initial.to(device), recoder, config.reduction, config.trained_vectors, config.bounds)
 
 
 def initial_vectors(clip: CLIP, word: str, count: int) -> torch.Tensor:

@@ -247,6 +247,9 @@ class InversionRun:
             anchors = self._dictionaries[index]
             prints[f"anchors{which}"] = "none" if anchors is None else digest(anchors.vectors)
             if self._class_sources:
+                if anchors is not None:
+                    # Earlier versions scaled it by 1 - anchor_weight.
+                    prints["the weighing of the prior loss"] = "not scaled"
                 source = self._class_sources[index]
                 prints[f"class images{which}"] = (
                     source.description() if isinstance(source, ClassPictures) else digest(source)

@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from support.models.training_case import SIZE, Loaded, class_pictures, photos, sample, short_tuning, tune
+from support.models.training_case import (
+    SIZE,
+    Loaded,
+    class_pictures,
+    default_tuning,
+    photos,
+    sample,
+    short_tuning,
+    tune,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 METHODS = ["custom_diffusion", "dreambooth"]
@@ -203,3 +212,20 @@ def test_pictures_of_the_class_change_what_is_learned(loaded: Loaded) -> None:
     one, other = (tune(loaded, config, class_images=images) for images in (class_pictures(), 1 - class_pictures()))
     assert one.history["prior"] != other.history["prior"]
     assert not torch.equal(next(iter(one.lora.values())), next(iter(other.lora.values())))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_anchors_change_the_trained_weights_at_the_nodes_defaults(loaded: Loaded, anchors: Any, method: str) -> None:
+    before = weights_of(loaded[0], loaded)
+    moved: dict[bool, torch.Tensor] = {}
+    words: dict[bool, torch.Tensor] = {}
+    for held in (False, True):
+        case = default_tuning(method, steps=12)
+        result = tune(loaded, case, anchors=anchors if held else None)
+        after = weights_of(result.model, loaded)
+        moved[held] = torch.cat([(after[name] - before[name]).flatten() for name in before])
+        words[held] = result.concepts[0].vectors
+    difference = float((moved[True] - moved[False]).norm() / moved[False].norm())
+    # With the prior scaled as the rest, Adam would cancel the factor, and it was 0.02.
+    assert difference > 0.2, difference
+    assert not torch.equal(words[True], words[False])

@@ -63,6 +63,12 @@ def class_pictures() -> torch.Tensor:
     return torch.rand(2, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(7))
 
 
+def default_tuning(method: str, **settings: Any) -> Case:
+    """Return the node's own settings of "custom_diffusion" or "dreambooth", for two given class pictures."""
+    kind = {"custom_diffusion": CustomDiffusionConfig, "dreambooth": DreamBoothConfig}[method]
+    return a_case(kind, **{"name": "my-cat", "superclass": "cat", "num_class_images": 2, **settings})
+
+
 @functools.cache
 def load_as_executor() -> Loaded:
     """Return MODEL, CLIP and VAE loaded as the executor does, in inference mode."""

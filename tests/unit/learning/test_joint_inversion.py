@@ -78,7 +78,8 @@ def test_the_prior_loss_by_hand() -> None:
     loss = task.loss(0, torch.Generator().manual_seed(0))
     assert mixture(seen[0]) == [0, 1, -1, -2]
     parts = {name: float(part.detach()) for name, part in loss.parts.items()}
-    expected = 0.05 * (parts["reconstruction"] + 0.3 * parts["prior"]) + 0.95 * parts["anchor"]
+    # The prior is not scaled by 1 - lambda.
+    expected = 0.05 * parts["reconstruction"] + 0.3 * parts["prior"] + 0.95 * parts["anchor"]
     assert float(loss.total.detach()) == pytest.approx(expected)
     # The class context is zero and the scale one, so the prediction of class pictures is the latents themselves.
     generator = torch.Generator().manual_seed(0)
