@@ -1,4 +1,4 @@
-"""The nodes around a concept: photos of a further one for joint training, and saving a learned word."""
+"""The nodes around a concept: photos of a further one, saving a word, looking at one, and repairing one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,23 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..compinv_core.basics.names import check_name
+from ..compinv_core.basics.report import write_report
 from ..compinv_core.basics.settings import read_settings
-from ..compinv_core.host.folders import embedding_path
+from ..compinv_core.host.folders import embedding_path, report_folder
+from ..compinv_core.host.learning.words import (
+    ADJUST_NODE,
+    INSPECT_NODE,
+    NO_EMBEDDING,
+    adjust_word,
+    chosen_word,
+    embedding_fingerprint,
+    embedding_names,
+    inspect_word,
+)
 from ..compinv_core.learning.concept import Concept as ConceptPayload
 from ..compinv_core.learning.concept import check_distinct_names
 from ..compinv_core.learning.embedding_file import write_concept
-from .schema import CATEGORY, Concept, ConceptImages, setting_inputs
+from .schema import CATEGORY, Anchors, Concept, ConceptImages, Report, setting_inputs
 
 
 class AddConceptImages(io.ComfyNode):
@@ -100,6 +111,138 @@ class SaveConcept(io.ComfyNode):
         return io.NodeOutput(named.prompt_word, ui=ui.PreviewText(f"Write {named.prompt_word} in a prompt."))
 
 
+class InspectEmbedding(io.ComfyNode):
+    """A word to what can be said of it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CompInvInspectEmbedding",
+            display_name=INSPECT_NODE,
+            category=CATEGORY,
+            description=(
+                "Says where a word stands: which nouns it leans on, how far it has left them, and whether it should "
+                "combine with other things. Any embedding of yours will do."
+            ),
+            search_aliases=["compinv", "embedding info", "textual inversion", "analyze embedding", "nearest token"],
+            is_output_node=True,
+            inputs=[
+                *_word_inputs(),
+                io.String.Input(
+                    "superclass",
+                    default="",
+                    tooltip="The class noun, such as cat. Empty takes the one in the file, if there is one.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(display_name="text", tooltip="The verdict, and a line for each vector."),
+                io.Image.Output(
+                    display_name="map",
+                    tooltip="Directions only: the vocabulary as a cloud, the anchors by name, and the word.",
+                ),
+                Report.Output(display_name="report", tooltip="The numbers; also written to output/compinv/reports."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, embedding, **inputs) -> tuple:
+        return (embedding, embedding_fingerprint(embedding) if embedding else None)
+
+    @classmethod
+    def execute(cls, clip, embedding, superclass="", anchors=None, concept=None) -> io.NodeOutput:
+        word = chosen_word(clip, embedding, concept, INSPECT_NODE)
+        found, picture, report = inspect_word(clip, word, anchors, superclass)
+        write_report(report, report_folder())
+        return io.NodeOutput(found.text, picture, report, ui=ui.PreviewText(found.text))
+
+
+class AdjustEmbedding(io.ComfyNode):
+    """A word to one that combines better, without photos."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CompInvAdjustEmbedding",
+            display_name=ADJUST_NODE,
+            category=CATEGORY,
+            description=(
+                "Repairs a word that crowds out its neighbours, in a second and without photos: turns it towards its "
+                "nouns and gives it a word's length. Writes a new embedding file; the old one is kept."
+            ),
+            search_aliases=["compinv", "fix embedding", "repair embedding", "textual inversion", "normalize embedding"],
+            is_output_node=True,
+            inputs=[
+                *_word_inputs(),
+                io.String.Input(
+                    "superclass",
+                    default="",
+                    tooltip="The class noun, such as cat, which it is turned to above all. Empty takes the one in the "
+                    "file, if there is one.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=0.4,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Share of the angle to its nouns that is turned away, 0 to 1. 0 keeps the direction, 1 is "
+                    "an ordinary noun. More combines better and looks less like your photos.",
+                ),
+                io.String.Input(
+                    "filename",
+                    default="",
+                    tooltip="Name of the new embedding, without ending: letters, digits, - and _. Empty takes the old "
+                    "name with -adjusted.",
+                ),
+                io.Float.Input(
+                    "norm",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Share of the way to the class noun's length, 0 to 1, on a logarithmic scale.",
+                ),
+            ],
+            outputs=[
+                Concept.Output(display_name="concept", tooltip="The repaired word, for Save Concept or Inspect."),
+                io.String.Output(display_name="prompt_word", tooltip="embedding:FILENAME, to be wired into a prompt."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, embedding, **inputs) -> tuple:
+        return (embedding, embedding_fingerprint(embedding) if embedding else None)
+
+    @classmethod
+    def execute(
+        cls, clip, embedding, superclass, strength, filename, anchors=None, concept=None, norm=1.0
+    ) -> io.NodeOutput:
+        word = chosen_word(clip, embedding, concept, ADJUST_NODE)
+        repaired = adjust_word(clip, word, anchors, superclass, strength, norm, filename)
+        text = ui.PreviewText(f"Write {repaired.prompt_word} in a prompt.")
+        return io.NodeOutput(repaired, repaired.prompt_word, ui=text)
+
+
+def _word_inputs() -> list[io.Input]:
+    return [
+        io.Clip.Input("clip", tooltip="The text encoder that the word is for."),
+        io.Combo.Input(
+            "embedding",
+            options=embedding_names(),
+            default=NO_EMBEDDING,
+            tooltip="A file of models/embeddings, yours or anybody's; only its numbers are read.",
+        ),
+        Anchors.Input(
+            "anchors",
+            optional=True,
+            tooltip="Nouns that the word may lean on, from Load Anchors. Not connected: its class noun alone.",
+        ),
+        Concept.Input("concept", optional=True, tooltip="A word straight from a training, in the place of embedding."),
+    ]
+
+
 def concept_of(inputs: dict[str, list[Any]]) -> ConceptPayload:
     """Return the concept in the inputs of a list node, whose widgets have lists of one value."""
     single = {name: values[0] for name, values in inputs.items() if values}
@@ -128,4 +271,4 @@ def mask_input() -> io.Mask.Input:
     )
 
 
-NODES = [AddConceptImages, SaveConcept]
+NODES = [AddConceptImages, SaveConcept, InspectEmbedding, AdjustEmbedding]

@@ -1,7 +1,7 @@
 """The methods: what each trains beside the word, and what comes out of it.
 
-All three minimise ``(1 − λ)·L_rec + w·L_prior + λ·L_anc`` (Eq. 10; `inversion.Inversion`), textual inversion with w = 0.
-Their defaults are in `settings`; which weights of a diffusion model are the keys and values is the family's.
+All three minimise ``(1 − λ)·L_rec + w·L_prior + λ·L_anc`` (Eq. 10; `inversion.Inversion`), textual inversion with
+w = 0. Their defaults are in `settings`; which weights of a diffusion model are the keys and values is the family's.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ TESTS = REPOSITORY / "tests"
 INTERFACE = json.loads((TESTS / "host" / "interface.json").read_text())
 # Their options are files, or the host's.
 OPTIONS_FROM_ELSEWHERE = {
-    "vocabulary", "model", "filename", "sampler_name", "scheduler", "clip_model", "image_model"
+    "vocabulary", "model", "filename", "sampler_name", "scheduler", "clip_model", "image_model", "embedding"
 }  # fmt: skip
 
 

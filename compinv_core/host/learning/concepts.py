@@ -71,7 +71,7 @@ def dictionary(clip: CLIP, config: InversionConfig, superclass: str, anchors: An
     UserError
         When the anchors were loaded with another text encoder.
     """
-    if anchors is None or config.anchor_weight == 0:
+    if anchors is None or (config.anchor_weight == 0 and not config.bounds.has_bound):
         return None
     own = load_anchors(clip, [superclass])
     if config.preset == "official_2024":
