@@ -32,7 +32,12 @@ class ApplyLayoutGuidance(io.ComfyNode):
                 "layout control",
                 "training-free layout",
             ],
-            inputs=[*_source_inputs(), *schema.setting_inputs(GuidanceConfig, "guidance", "rare"), _preset_input()],
+            inputs=[
+                *_source_inputs(),
+                *schema.setting_inputs(GuidanceConfig, "guidance", "rare"),
+                _preset_input(),
+                *schema.setting_inputs(GuidanceConfig, "share"),
+            ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="For the sampler's model input."),

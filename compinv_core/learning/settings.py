@@ -106,10 +106,11 @@ class InversionConfig:
         group=_TRAINING,
     )
     template: str = setting(
-        "object",
+        "object with class",
         "choice",
         "Sentences around the word in training: for a thing, for a style, or for a thing with its class noun behind "
-        "the word. Prompt it as it was trained: embedding:my-cat, or embedding:my-cat cat",
+        "the word. Prompt it as it was trained: embedding:my-cat, or with class embedding:my-cat cat",
+        paper="with class",
         choices=tuple(TEMPLATES),
         group=_TRAINING,
     )
@@ -122,7 +123,7 @@ class InversionConfig:
         group=_RUN,
     )
     preview_prompt: str = setting(
-        "a photo of {}",
+        "a photo of {} {class}",
         "text",
         "Prompt of the preview, with {} in the place of the learned word and {class} in that of the superclass",
         rare=True,

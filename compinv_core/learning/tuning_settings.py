@@ -17,8 +17,6 @@ _PRIOR, _MEMORY = "prior", "memory"
 class TuningConfig(InversionConfig):
     """What the methods have in common that train the model; as in their papers, the word stands before its noun."""
 
-    template: str = changed(InversionConfig, "template", "object with class")
-    preview_prompt: str = changed(InversionConfig, "preview_prompt", "a photo of {} {class}")
     class_prompt: str = setting(
         "", "text", "Prompt of the class pictures of the first concept. Empty takes the superclass", group=_PRIOR
     )  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -12,7 +12,7 @@ LOSS_FORMS = ("squared", "linear")
 BLOCK_CHOICES = ("middle and first up", "middle", "first up", "all up")
 SPAN_CHOICES = ("phrase", "placeholder")
 PRESETS = ("paper", "official_2024")
-_OFTEN, _RARE = "guidance", "rare"
+_OFTEN, _RARE, _SHARE = "guidance", "rare", "share"
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class GuidanceConfig:
     guided_steps: int = setting(
         10,
         "whole number",
-        "Steps of the sampler that are guided, from the first on; composition is settled early",
+        "Steps of the sampler that are guided, from the first on, where guided_share is 0; composition is settled "
+        "early",
         within=(0, 1000),
         paper="10 of 50 in the authors' code, so about a fifth of the steps",
         group=_OFTEN,
@@ -116,6 +117,18 @@ class GuidanceConfig:
         optional=True,
         group=_RARE,
     )
+    guided_share: float = setting(
+        0.0,
+        "number",
+        "Share of the sampler's steps that are guided, from the first on, at least one; 0 takes guided_steps instead",
+        within=(0, 1),
+        step=0.05,
+        # Graphs from before this input keep their number of steps.
+        shown=0.2,
+        paper="10 of 50 steps, a share of 0.2",
+        optional=True,
+        group=_SHARE,
+    )
     loss_per_head: bool = False
     stale_loss: bool = False
 
@@ -125,7 +138,11 @@ class GuidanceConfig:
     @property
     def is_active(self) -> bool:
         """Whether any latent can change at all."""
-        return self.strength > 0 and self.max_iterations > 0 and self.guided_steps > 0
+        return self.strength > 0 and self.max_iterations > 0 and (self.guided_share > 0 or self.guided_steps > 0)
+
+    def steps_of(self, steps: int) -> int:
+        """How many of so many steps are guided."""
+        return max(1, round(self.guided_share * steps)) if self.guided_share > 0 else self.guided_steps
 
     def with_preset(self, preset: str) -> GuidanceConfig:
         """Apply a preset: "paper" changes nothing.
@@ -137,4 +154,6 @@ class GuidanceConfig:
             raise UserError(f"preset is {quoted(preset)}; give one of {listed(PRESETS)}.")
         if preset == "paper":
             return self
-        return replace(self, span="placeholder", heads="second half", loss_per_head=True, stale_loss=True)
+        return replace(
+            self, span="placeholder", heads="second half", loss_per_head=True, stale_loss=True, guided_share=0.0
+        )

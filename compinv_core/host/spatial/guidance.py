@@ -141,7 +141,8 @@ class _LayoutGuidance:
                 NODE_NAME,
             )
             return None
-        return GuidanceRun(objective, self.config, begin.plan.edits_reach_state, self.on_step, before_update)
+        steps = self.config.steps_of(len(begin.sigmas) - 1)
+        return GuidanceRun(objective, self.config, begin.plan.edits_reach_state, steps, self.on_step, before_update)
 
 
 class GuidanceRun:
@@ -155,6 +156,8 @@ class GuidanceRun:
     ----------
     edits_reach_state : bool
         See `sampling.plan.SamplerPlan`.
+    steps : int
+        How many are guided, from the first.
     before_update : callable, optional
         Sees the latents and σ of a step that changes them.
     """
@@ -164,12 +167,13 @@ class GuidanceRun:
         objective: AttentionObjective,
         config: GuidanceConfig,
         edits_reach_state: bool,
+        steps: int,
         on_step: Observer | None,
         before_update: UpdateObserver | None = None,
     ) -> None:
         self._objective = objective
         self._config = config
-        self._edits_reach_state = edits_reach_state
+        self._edits_reach_state, self._steps = edits_reach_state, steps
         self._on_step = on_step
         self._before_update = before_update
         self._end_sigma = objective.percent_to_sigma(config.end_percent)
@@ -187,7 +191,7 @@ class GuidanceRun:
         level = float(sigma.flatten()[0])
         if self._carried is not None:
             x = x + self._carried * (level / self._carried_sigma)
-        if step is None or step >= self._config.guided_steps or level <= self._end_sigma:
+        if step is None or step >= self._steps or level <= self._end_sigma:
             return x
         with self._objective.open(x.device):
             result = guide_latents(
@@ -224,7 +228,7 @@ class GuidanceRun:
         elif not self._objective.was_in_use:
             logger.warning(
                 "%s: nothing was guided, for the words of the layout were not in use in the guided steps; give their "
-                "conditioning a range that begins with the first step, or raise `guided_steps`.",
+                "conditioning a range that begins with the first step, or raise `guided_share`.",
                 NODE_NAME,
             )
         if self._carried is None:

@@ -154,6 +154,9 @@ def test_runs_of_earlier_versions_are_known_again() -> None:
     }  # fmt: skip
     custom = {"batch_size": "2", "learning_rate": "2e-05"}
     dreambooth = {"batch_size": "1", "learning_rate": "1e-05", "anchor_weight": "0.6"}
-    assert fingerprint(InversionConfig()) == textual
+    assert fingerprint(InversionConfig(template="object")) == textual
     assert fingerprint(CustomDiffusionConfig()) == {**textual, **tuning, **custom}
     assert fingerprint(DreamBoothConfig()) == {**textual, **tuning, **dreambooth}
+    # What came later counts where it is used.
+    held = fingerprint(InversionConfig(template="object", hold="radius", radius=0.3))
+    assert held == {**textual, "hold": "'radius'", "radius": "0.3"}

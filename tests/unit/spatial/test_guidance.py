@@ -177,6 +177,15 @@ def test_on_iteration_may_stop() -> None:
         guide_latents(image(1.0), torch.ones(1), quadratic, GuidanceConfig(), on_iteration=stop)
 
 
+@pytest.mark.parametrize(("steps", "guided"), [(50, 10), (20, 4), (30, 6), (2, 1), (1, 1)])
+def test_a_share_of_the_steps_is_guided_at_least_one(steps: int, guided: int) -> None:
+    share = GuidanceConfig(guided_share=0.2)
+    assert share.steps_of(steps) == guided and share.is_active
+    assert GuidanceConfig(guided_steps=7).steps_of(steps) == 7
+    assert replace(share, guided_steps=0).is_active and not GuidanceConfig(guided_steps=0).is_active
+    assert share.with_preset("official_2024").steps_of(50) == 10
+
+
 def test_preset_of_the_released_code() -> None:
     assert GuidanceConfig().with_preset("paper") == GuidanceConfig()
     official = GuidanceConfig(strength=12).with_preset("official_2024")
