@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import torch
 from PIL import Image
 
 from support import host
+from support.hub import Hub, local_hub
 from support.models import detector_files
 from support.server import ComfyServer
 
@@ -151,47 +150,12 @@ def test_bad_detectors_get_a_sentence(server: ComfyServer, models: Path, backend
     assert "; " in result.error and "\n" not in result.error
 
 
-class Hub(http.server.BaseHTTPRequestHandler):
-    """Answers as the Hugging Face hub does for one repository; `cut` names a file of which only half comes."""
-
-    folder: Path
-    cut = ""
-    asked: list[str] = []
-
-    def do_GET(self) -> None:
-        prefix, _, name = self.path.partition("/resolve/main/")
-        self.asked.append(self.path)
-        file = self.folder / name
-        if prefix != "/facebook/detr-resnet-50" or not file.is_file():
-            self.send_error(404)
-            return
-        content = file.read_bytes()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content[: len(content) // 2] if name == self.cut else content)
-
-    def log_message(self, *arguments: Any) -> None:
-        """Keep the test's output clean."""
-
-
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
+def hub(tmp_path: Path) -> Iterator[type[Hub]]:
     """A hub on this machine, with a small DETR under the name of a real one."""
-    from huggingface_hub import constants
-
     detector_files.save_detr(tmp_path / "hub")
-    handler = type("LocalHub", (Hub,), {"folder": tmp_path / "hub", "asked": []})
-    server_ = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server_.serve_forever, daemon=True).start()
-    endpoint = f"http://127.0.0.1:{server_.server_port}"
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    )
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    yield handler
-    server_.shutdown()
-    server_.server_close()
+    with local_hub("facebook/detr-resnet-50", tmp_path / "hub") as here:
+        yield here
 
 
 @pytest.fixture
