@@ -56,7 +56,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     tier = TIERS[options.tier] if options.rounds is None else replace(TIERS[options.tier], rounds=options.rounds)
     changes = (("steps", options.steps),) if options.steps else ()
-    place = Place(str(options.folder), options.checkpoint, changes=changes)
+    place = Place(str(options.folder), options.checkpoint, class_pictures=tier.class_pictures, changes=changes)
     if options.checkpoint:
         place = replace(
             place, photos=options.photos, clip=options.clip, detector=options.detector, predictor=options.predictor,

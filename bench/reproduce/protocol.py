@@ -34,6 +34,8 @@ class Tier:
         Share of the method's training steps.
     masks
         Also learn with masks: the third cure.
+    class_pictures
+        For the prior loss of Custom Diffusion and DreamBooth.
     together
         Rounds between two looks at which questions are decided.
     """
@@ -44,13 +46,16 @@ class Tier:
     both_orders: bool
     training: float
     masks: bool
+    class_pictures: int = 100
     together: int = 1
 
 
 TIERS = {
-    "smoke": Tier(rounds=1, nouns=2, pictures=2, both_orders=True, training=0.2, masks=False),
+    "smoke": Tier(rounds=1, nouns=2, pictures=2, both_orders=True, training=0.2, masks=False, class_pictures=16),
     "lite": Tier(rounds=3, nouns=6, pictures=2, both_orders=True, training=1.0, masks=True),
-    "full": Tier(rounds=10, nouns=0, pictures=10, both_orders=True, training=1.0, masks=True, together=5),
+    "full": Tier(
+        rounds=10, nouns=0, pictures=10, both_orders=True, training=1.0, masks=True, class_pictures=200, together=5
+    ),
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -27,7 +29,10 @@ def workers(place: Place, count: int, with_ray: bool, say: Callable[[str], None]
         with ray_workers(place, count) as hand:
             yield hand
     elif count > 1:
-        with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+        context = get_context("spawn")
+        with ProcessPoolExecutor(
+            count, mp_context=context, initializer=_end_with_parent, initargs=(os.getpid(),)
+        ) as pool:
 
             def by_processes(blocks: Iterable[Block]) -> Iterator[tuple[Block, list[Row]]]:
                 at_work = {pool.submit(carry_out, block, place): block for block in blocks}
@@ -37,6 +42,17 @@ def workers(place: Place, count: int, with_ray: bool, say: Callable[[str], None]
             yield by_processes
     else:
         yield lambda blocks: ((block, carry_out(block, place, say)) for block in blocks)
+
+
+def _end_with_parent(parent: int) -> None:
+    """Let this worker end when the command was killed, so that the next one does not find it at work on its words."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def run(

@@ -6,7 +6,7 @@ The miniature world with its judge, or a Stable Diffusion of yours with CLIP and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -81,6 +81,7 @@ class Place:
     detector: str = ""
     predictor: str = ""
     side: int = 512
+    class_pictures: int = 100
     changes: tuple[tuple[str, Any], ...] = ()
 
     def open(self) -> World:
@@ -98,7 +99,8 @@ class MiniatureWorld:
         self.things = {instance.name: as_thing(instance) for instance in REPORTING}
         self.nouns = tuple(NOUNS)
         laboratory = Laboratory(Path(place.folder) / "comfyui")
-        laboratory.habits.painting.update(dict(place.changes))
+        painting = laboratory.habits.painting | dict(place.changes)
+        laboratory.habits = replace(laboratory.habits, painting=painting, class_pictures=place.class_pictures)
         self.bench, self._predict = laboratory, laboratory.predicted_boxes
         self.training = {"textual inversion": dict(INVERSION), **{name: dict(each) for name, each in TUNING.items()}}
         self.guidance = dict(GUIDANCE)
@@ -139,7 +141,9 @@ class StableDiffusion:
             )[:3]
         with_class = TEMPLATES["object with class"]
         painting = PAPER_PAINTING | dict(place.changes)
-        self.bench = Workbench(base, models, Habits(place.side, with_class, with_class, self.nouns, painting, 200))
+        self.bench = Workbench(
+            base, models, Habits(place.side, with_class, with_class, self.nouns, painting, place.class_pictures)
+        )
         kinds = (InversionConfig, DreamBoothConfig, CustomDiffusionConfig)
         self.training = {kind.method.name: {"steps": kind().steps} for kind in kinds}
         self.guidance = dict(PAPER_GUIDANCE)

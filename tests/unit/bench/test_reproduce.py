@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
+import subprocess
+import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -18,6 +23,7 @@ from bench.reproduce.run import run
 from bench.reproduce.store import Row, Store
 from bench.reproduce.tables import ablation, is_decided, table_one
 from compinv_core.basics.errors import UserError
+from support.locations import REPOSITORY
 
 THINGS = [("my-cat", "cat"), ("my-ball", "ball"), ("my-car", "car")]
 NOUNS = ("cat", "ball", "car", "boat", "moon", "tree")
@@ -165,3 +171,33 @@ def test_the_rating_page_holds_its_pictures_and_hides_which_is_which(tmp_path: P
     assert {each["method"] for each in questions} == set(METHODS)
     assert all(each["plain"].startswith("data:image/png;base64,") for each in questions)
     assert "http" not in text.split("<script>")[0]
+
+
+def test_workers_end_when_the_command_is_killed(tmp_path: Path) -> None:
+    script = f"""
+import os, sys, time
+from pathlib import Path
+from bench.reproduce import run
+from bench.reproduce.worlds import Place
+
+def slow(block, place):
+    Path({str(tmp_path)!r}, str(os.getpid())).touch()
+    time.sleep(300)
+
+run.carry_out = slow
+if __name__ == "__main__":
+    with run.workers(Place("x"), 2, False, print) as hand:
+        list(hand([1, 2]))
+"""
+    (tmp_path / "killed.py").write_text(script)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    command = subprocess.Popen([sys.executable, str(tmp_path / "killed.py")], env=environment)
+    deadline = time.monotonic() + 120
+    while len(numbers := [int(f.name) for f in tmp_path.iterdir() if f.name.isdigit()]) < 2:
+        assert time.monotonic() < deadline and command.poll() is None
+        time.sleep(0.2)
+    command.kill()
+    command.wait()
+    while any(psutil.pid_exists(number) for number in numbers):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
