@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..compinv_core.basics.settings import read_settings
 from ..compinv_core.host.folders import embedding_folder, lora_path, run_folder
@@ -54,7 +54,7 @@ class TrainConcept(io.ComfyNode):
     def execute(cls, **inputs) -> io.NodeOutput:
         result = _train(InversionConfig, inputs)
         (concept,) = result.concepts
-        return io.NodeOutput(concept, concept.prompt_word, {"loss": result.losses})
+        return io.NodeOutput(concept, concept.prompt_word, {"loss": result.losses}, **_told(result))
 
 
 class TrainCustomDiffusion(io.ComfyNode):
@@ -112,7 +112,13 @@ def _train(kind: type[InversionConfig], inputs: dict[str, list[Any]]) -> Trainin
 
 
 def _output(result: TrainingResult) -> io.NodeOutput:
-    return io.NodeOutput(result.model, list(result.concepts), {"loss": result.losses}, result.lora, result.prompt_words)
+    outputs = (result.model, list(result.concepts), {"loss": result.losses}, result.lora, result.prompt_words)
+    return io.NodeOutput(*outputs, **_told(result))
+
+
+def _told(result: TrainingResult) -> dict[str, Any]:
+    """What is shown on the node, if there is anything to say."""
+    return {"ui": ui.PreviewText(result.told)} if result.told else {}
 
 
 def _sockets() -> list:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ..semantic.learned_token import LearnedToken
-from ..training.loop import StepLoss
+from ..training.task import StepLoss
 from .settings import InversionConfig
 
 Denoise = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]

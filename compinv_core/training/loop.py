@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
 from torch.amp.grad_scaler import GradScaler
 
 from ..basics.errors import UserError, listed
+from .divergence import Diverged, SoundStates, has_risen
 from .events import Sink, Work, nobody
 from .optimizers import load_optimizer_state, make_optimizer, optimizer_state
 from .run_state import CURE, RunState, RunStore
+from .task import TrainingTask
 
 _TOTAL = "loss"
 # What a saved tensor belongs to.
@@ -25,50 +26,6 @@ _TASK, _OPTIMIZER = "task.", "optimizer."
 # Reading a loss back makes a GPU wait, so losses are collected and read in groups.
 _FLUSH_EVERY = 20
 _FIRST_SCALE = 2.0**13
-
-
-@dataclass(frozen=True, eq=False)
-class StepLoss:
-    """The losses of one step.
-
-    Attributes
-    ----------
-    total : Tensor ()
-        What is minimised.
-    parts : mapping of str to Tensor ()
-        Its named terms, for the records only.
-    """
-
-    total: torch.Tensor
-    parts: Mapping[str, torch.Tensor]
-
-
-class TrainingTask(Protocol):
-    """What the loop needs of a method."""
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the groups for the optimiser, each with its parameters and learning rate."""
-        ...
-
-    def loss(self, batch: int, generator: torch.Generator) -> StepLoss:
-        """Compute the loss of batch number `batch` (0-based); all randomness comes from `generator` (CPU)."""
-        ...
-
-    def after_step(self, step: int) -> None:
-        """Follow up on the update of step `step` (0-based), for example by coding the anchors anew."""
-        ...
-
-    def active_anchors(self) -> dict[str, float]:
-        """Return the active anchors with their weights, for the reports; empty without any."""
-        ...
-
-    def state_tensors(self) -> dict[str, torch.Tensor]:
-        """Return everything that changes during training, apart from the optimiser's own state."""
-        ...
-
-    def load_state_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Take back what `state_tensors` returned."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -108,7 +65,8 @@ def train(
     """Run a task to its last step, continuing a saved run where there is one.
 
     An interruption of any kind, also in the middle of a step, saves the state as it was between two steps. A resumed
-    run gives the same bits as an uninterrupted one on the same machine and number of threads.
+    run gives the same bits as an uninterrupted one on the same machine and number of threads. A training that diverges
+    ends early, at its last sound state, and the sink hears a sentence.
 
     Parameters
     ----------
@@ -127,7 +85,7 @@ def train(
     Raises
     ------
     UserError
-        When the loss is no longer finite, or the store holds another unfinished run.
+        When the training diverges before there is a sound state, or the store holds another unfinished run.
     """
     return _Loop(task, settings, store, sink, ask).run()
 
@@ -150,22 +108,45 @@ class _Loop:
         self.history: dict[str, list[float]] = {}
         self.pending: list[dict[str, torch.Tensor]] = []
         self.step = 0
+        self.sound = SoundStates()
 
     def run(self) -> dict[str, list[float]]:
         saved = self.store.open(self.settings.steps, self.settings.resume) if self.store else None
         if saved is not None:
             self._restore(saved)
         work = Work("training", self.settings.steps, self.sink, self.step)
-        while self.step < self.settings.steps:
-            self._one_step(work)
-            if self.settings.save_every and self.step % self.settings.save_every == 0:
-                self._save()
+        try:
+            while self.step < self.settings.steps:
+                self._one_step(work)
+                if self.settings.save_every and self.step % self.settings.save_every == 0:
+                    self._save()
+            self._check_losses()
+        except Diverged as fault:
+            self._fall_back(fault, saved, work)
         if self.store:
             if saved is None or saved.step < self.step:
                 self._save()
             self.store.finish()
-        self._check_losses()
         return self.history
+
+    def _fall_back(self, fault: Diverged, saved: RunState | None, work: Work) -> None:
+        """Go back to the last sound state and let the run end there."""
+        found = self.sound.before(fault)
+        if found is None and self.store:
+            saved = self.store.open(self.settings.steps, True)
+        if found is None and saved is not None:
+            found = (saved.step, _without_prefix(saved.tensors, _TASK))
+        if found is None:
+            raise self._diverged()
+        self.step, tensors = found
+        self.task.load_state_tensors(tensors)
+        self.history = {name: values[: self.step] for name, values in self.history.items()}
+        self.pending = []
+        work.report(
+            self.step,
+            sentence=f"The training {fault}; it ended there, and the word of step {self.step} was kept. Lower "
+            "learning_rate for more steps.",
+        )
 
     def _one_step(self, work: Work) -> None:
         before = self.generator.get_state()
@@ -203,7 +184,7 @@ class _Loop:
         self.scaler.update()
         # Halved thirteen times in a row: no scale would help.
         if self.scaler.is_enabled() and self.scaler.get_scale() < 1.0:
-            raise self._diverged()
+            raise Diverged("diverged", self.step)
         self.task.after_step(self.step)
         self.pending.append(losses)
         self.step += 1
@@ -219,7 +200,11 @@ class _Loop:
 
     def _check_losses(self) -> None:
         if not self._flush():
-            raise self._diverged()
+            raise Diverged("gave a loss that is infinite or no number", self.step)
+        losses = self.history.get(_TOTAL, [])
+        if has_risen(losses):
+            raise Diverged("diverged: its loss rose to over five times what it had been", self.step, rising=True)
+        self.sound.keep(self.step, self.task.state_tensors)
 
     def _diverged(self) -> UserError:
         return UserError(

@@ -62,11 +62,14 @@ class Learned(Generic[Outcome]):
         ``loss`` and its parts, per step.
     outcome
         What was made of the trained weights.
+    told : str
+        What the person should know of the training; mostly empty.
     """
 
     concepts: tuple[Concept, ...]
     history: dict[str, list[float]]
     outcome: Outcome
+    told: str = ""
 
 
 class InversionRun:
@@ -141,7 +144,8 @@ class InversionRun:
         on_event : Sink, optional
             Hears of everything beside the host's progress bar.
         """
-        sink = everybody(*([on_event] if on_event else []), host_listener())
+        told: list[str] = []
+        sink = everybody(*([on_event] if on_event else []), host_listener(), lambda event: told.append(event.sentence))
         photos = [self._encoded(c.photos[0], c.masks[0] if c.masks else None, sink) for c in self._concepts]
         classes = [self._encoded(pixels, None, sink)[0] for pixels in self._class_pixels(sink)]
         if any(self._dictionaries):
@@ -160,7 +164,7 @@ class InversionRun:
                 learned_concept(self._config, concept, subject.token, self._patched)
                 for concept, subject in zip(self._concepts, subjects, strict=True)
             )
-            return Learned(learned, history, finish(session.weights))
+            return Learned(learned, history, finish(session.weights), " ".join(filter(None, told)))
 
     def _encoded(
         self, photos: torch.Tensor, masks: torch.Tensor | None, sink: Sink

@@ -95,12 +95,15 @@ class TrainingResult:
         ``loss``, ``reconstruction``, ``prior`` and ``anchor``, per step, resumed ones included, where they exist.
     lora : dict of str to Tensor
         For the host's LORA_MODEL: the full difference, or its approximation; empty where only words are trained.
+    told : str
+        What the person should know of the training, such as that it diverged; mostly empty.
     """
 
     model: ModelPatcher
     concepts: tuple[Concept, ...]
     history: dict[str, list[float]]
     lora: Tensors = field(default_factory=dict)
+    told: str = ""
 
     @property
     def losses(self) -> list[float]:
@@ -160,7 +163,7 @@ def train_concepts(
     if patches:
         model = model.clone()
         model.add_patches(patches)
-    return TrainingResult(model, learned.concepts, learned.history, lora)
+    return TrainingResult(model, learned.concepts, learned.history, lora, learned.told)
 
 
 def _nothing(weights: TrainedWeights, config: InversionConfig) -> tuple[Patches, Tensors]:

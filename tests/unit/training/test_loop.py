@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import torch
 from compinv_core.basics.digests import digest
 from compinv_core.basics.errors import UserError
 from compinv_core.basics.tensor_file import read_tensors, write_tensors
+from compinv_core.training import divergence
 from compinv_core.training.events import Event
-from compinv_core.training.loop import LoopSettings, StepLoss, train
+from compinv_core.training.loop import LoopSettings, train
 from compinv_core.training.run_state import PREVIOUS_FILE, STATE_FILE, SUMMARY_FILE, RunStore
+from compinv_core.training.task import StepLoss
 
 
 class Stop(BaseException):
@@ -217,15 +220,72 @@ def test_different_seeds_differ(uninterrupted: tuple) -> None:
 
 
 class Diverging(NoisyRegression):
+    """Is no number from call `bad` on, or `factor` times as large."""
+
+    def __init__(self, bad: int, factor: float = float("nan")) -> None:
+        super().__init__()
+        self.bad, self.factor = bad, factor
+
     def loss(self, batch: int, generator: torch.Generator) -> StepLoss:
         loss = super().loss(batch, generator)
-        return StepLoss(loss.total * (float("nan") if self.calls > 15 else 1.0), loss.parts)
+        return StepLoss(loss.total * (self.factor if self.calls > self.bad else 1.0), loss.parts)
 
 
-def test_divergence_gets_a_sentence_and_is_not_saved(tmp_path: Path) -> None:
+def sentences(task: NoisyRegression, settings: LoopSettings, store: RunStore | None = None) -> tuple[dict, list[str]]:
+    events: list[Event] = []
+    history = train(task, settings, store, events.append)
+    return history, [event.sentence for event in events if event.sentence]
+
+
+def test_divergence_ends_the_run_at_its_last_sound_state(tmp_path: Path) -> None:
+    task, settings = Diverging(45), LoopSettings(steps=100, seed=3, save_every=10)
+    history, (told,) = sentences(task, settings, a_store(tmp_path))
+    assert "gave a loss that is infinite or no number by step 46" in told and "the word of step 41 was kept" in told
+    assert task.calls == 46 and len(history["loss"]) == 41
+    whole = NoisyRegression()
+    train(whole, LoopSettings(steps=41, seed=3))
+    assert task.equals(whole)
+    assert a_store(tmp_path).open(100, resume=True).step == 41  # type: ignore[union-attr]
+
+
+def test_a_loss_that_rises_ends_the_run_within_twenty_steps_at_a_state_before() -> None:
+    task = Diverging(65, factor=1000.0)
+    history, (told,) = sentences(task, LoopSettings(steps=300, seed=3))
+    assert "its loss rose to over five times what it had been by step 80" in told
+    assert task.calls == 80 and 40 <= len(history["loss"]) <= 65
+    assert all(loss < 100 for loss in history["loss"])
+
+
+def test_a_large_state_falls_back_to_the_saved_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(divergence, "_LARGEST_STATE", 0)
+    task = Diverging(45)
+    history, (told,) = sentences(task, LoopSettings(steps=100, seed=3, save_every=30), a_store(tmp_path))
+    assert "the word of step 30 was kept" in told and len(history["loss"]) == 30
+    whole = NoisyRegression()
+    train(whole, LoopSettings(steps=30, seed=3))
+    assert task.equals(whole)
+
+
+def test_divergence_from_the_first_step_gets_a_sentence_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="lower learning_rate"):
-        train(Diverging(), LoopSettings(steps=30, save_every=10), a_store(tmp_path))
-    assert a_store(tmp_path).open(30, resume=True).step == 10  # type: ignore[union-attr]
+        train(Diverging(0), LoopSettings(steps=30, save_every=10), a_store(tmp_path))
+    assert not (tmp_path / STATE_FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("losses", "risen"),
+    [
+        ([1.0] * 60 + [6.0] * 20, True),
+        ([1.0] * 60 + [4.0] * 20, False),
+        ([1.0] * 20 + [9.0] * 20, False),
+        ([1.0] * 60 + [9.0] * 19, False),
+        ([8.0] * 20 + [1.0] * 40 + [4.5] * 20, False),
+        ([0.01, 0.5] * 60, False),
+        ([1.0] * 75 + [math.inf] * 5, False),
+    ],
+)
+def test_what_counts_as_a_rise(losses: list[float], risen: bool) -> None:
+    assert divergence.has_risen(losses) is risen
 
 
 class HalfPrecision(NoisyRegression):
