@@ -108,4 +108,7 @@ def _means(rows: Sequence[Row]) -> dict[str, list[float]]:
 
 def _shown(rows: Sequence[Row], column: str) -> str:
     each = interval(rows, column)
-    return "–" if each is None else str(each)
+    if each is None:
+        return "–"
+    # Of one word alone there is no interval.
+    return str(each) if len({_word(row) for row in rows}) > 1 else f"{each.mean:.2f}"
