@@ -118,7 +118,7 @@ def learned_concept(config: InversionConfig, concept: Concept, token: LearnedTok
     settings |= {"init_word": concept.init_word, "num_vectors": concept.num_vectors}
     metadata = {
         **{key: str(value) for key, value in settings.items()},
-        "anchor_weight": str(config.anchor_weight if active else 0.0),
+        "anchor_weight": str(config.anchor_weight if active and config.bounds.has_loss else 0.0),
         "anchor_reduction": config.reduction,
         "anchors": anchors_to_text(active),
         "method": config.method.name + (" with semantic inversion" if active else ""),
