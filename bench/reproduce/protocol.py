@@ -8,8 +8,10 @@ are a second stage. A later round repeats the first with other things and seeds,
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 METHODS = ("textual inversion", "DreamBooth", "Custom Diffusion")
 """In the order of the paper's Table 1."""
@@ -61,7 +63,10 @@ TIERS = {
 
 @dataclass(frozen=True)
 class Block:
-    """One unit of work, done by one worker."""
+    """One unit of work, done by one worker.
+
+    ``settings`` of the training differ from the world's where ``variant`` names such a difference.
+    """
 
     round: int
     method: str
@@ -73,6 +78,8 @@ class Block:
     pictures: int
     both_orders: bool
     training: float
+    variant: str = ""
+    settings: tuple[tuple[str, Any], ...] = ()
 
     @property
     def half(self) -> str:
@@ -82,13 +89,18 @@ class Block:
     def key(self) -> str:
         """A name of its own that is a file's name."""
         parts = [f"{self.round:02d}", self.method.replace(" ", "-").lower(), "semantic" if self.semantic else "plain"]
-        return "_".join([*parts, "masked" if self.masked else "whole", "+".join(self.things)])
+        parts += ["masked" if self.masked else "whole", *([self._variant] if self.variant else [])]
+        return "_".join([*parts, "+".join(self.things)])
 
     def word(self, thing: str) -> str:
         """A name for what is learned of a thing, the same in every block that uses it."""
         initials = "".join(word[0] for word in self.method.split()).lower()
         cure = ("s" if self.semantic else "p") + ("m" if self.masked else "w")
-        return f"{initials}-{cure}-{self.seed}-{thing}"
+        return "-".join([initials, cure, *([self._variant] if self.variant else []), str(self.seed), thing])
+
+    @property
+    def _variant(self) -> str:
+        return re.sub(r"[^a-z0-9]+", "-", self.variant.lower()).strip("-")
 
     def prompts(self, phrases: Sequence[str]) -> Iterator[tuple[str, int, str]]:
         """Composed thing, order (0: the own thing first) and prompt; ``phrases`` are those of the own things."""

@@ -63,7 +63,7 @@ class Store:
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(sorted(rows, key=lambda row: [str(row[key]) for key in KEYS]))
+        writer.writerows(sorted(rows, key=lambda row: [str(row.get(key, "")) for key in (*KEYS, "variant")]))
         _write(self.folder / TABLE, text.getvalue())
         return self.folder / TABLE
 

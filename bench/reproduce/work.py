@@ -41,7 +41,7 @@ def carry_out(block: Block, place: Place, say: Callable[[str], None] = lambda te
 def learned(world: World, block: Block) -> tuple[Any, tuple[str, ...]]:
     """Learn what is missing; return the model (None for the one as it is) and the phrase of each own thing."""
     things = [world.things[name] for name in block.things]
-    settings = {**world.training[block.method], "seed": block.seed}
+    settings = {**world.training[block.method], **dict(block.settings), "seed": block.seed}
     settings["steps"] = max(2, round(settings["steps"] * block.training))
     if not block.semantic:
         settings["anchor_weight"] = 0.0
@@ -87,10 +87,12 @@ def _painted(
     if not spatial:
         shares = attention_shares(world.bench.recorded(prompt, both, seed, model=model))
         measured[0]["attention_ratio"] = float(dominance(shares, 0, 1)[0])
-    key = {
+    key: Row = {
         "method": block.method, "semantic": int(block.semantic), "spatial": int(spatial), "masked": int(block.masked),
         "half": block.half, "thing": own.name, "other": other, "order": order, "seed": block.seed,
     }  # fmt: skip
+    if block.variant:
+        key["variant"] = block.variant
     rows = []
     for number, (picture, row) in enumerate(zip(pictures, measured, strict=True)):
         _keep(

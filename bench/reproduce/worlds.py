@@ -70,6 +70,8 @@ class Place:
         Folder of own things: ``CLASS/NAME/*.png``.
     clip, detector, predictor
         Names as the nodes know them, below the models of ``folder``.
+    choosing
+        Take the own things on which settings are chosen, not those that are reported.
     changes
         Names and values of the painting that differ from the world's.
     """
@@ -82,6 +84,7 @@ class Place:
     predictor: str = ""
     side: int = 512
     class_pictures: int = 100
+    choosing: bool = False
     changes: tuple[tuple[str, Any], ...] = ()
 
     def open(self) -> World:
@@ -94,9 +97,9 @@ class MiniatureWorld:
     def __init__(self, place: Place) -> None:
         from miniworld.laboratory.models import Laboratory, as_thing
         from miniworld.world.drawing import NOUNS
-        from miniworld.world.instances import REPORTING
+        from miniworld.world.instances import CHOOSING, REPORTING
 
-        self.things = {instance.name: as_thing(instance) for instance in REPORTING}
+        self.things = {each.name: as_thing(each) for each in (CHOOSING if place.choosing else REPORTING)}
         self.nouns = tuple(NOUNS)
         laboratory = Laboratory(Path(place.folder) / "comfyui")
         painting = laboratory.habits.painting | dict(place.changes)
