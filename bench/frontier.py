@@ -19,7 +19,7 @@ from compinv_core.basics.errors import UserError
 from .reproduce.protocol import METHODS, Block
 from .reproduce.run import workers
 from .reproduce.store import Row, Store
-from .reproduce.tables import interval
+from .reproduce.tables import shown
 from .reproduce.worlds import Place
 
 log = logging.getLogger("compinv.frontier")
@@ -77,10 +77,8 @@ def table(rows: list[Row], method: str) -> str:
     lines = ["| variant | n | " + " | ".join(COLUMNS).replace("_", " ") + " |", "|---" * (2 + len(COLUMNS)) + "|"]
     for variant in variants():
         chosen = [r for r in rows if (r["method"], r["variant"], r["spatial"]) == (method, variant, 0)]
-        shown = [interval(chosen, column) for column in COLUMNS]
-        lines.append(
-            f"| {variant} | {len(chosen)} | {' | '.join('–' if each is None else str(each) for each in shown)} |"
-        )
+        cells = " | ".join(shown(chosen, column) for column in COLUMNS)
+        lines.append(f"| {variant} | {len(chosen)} | {cells} |")
     return "\n".join(lines)
 
 

@@ -64,8 +64,8 @@ def table_one(rows: Sequence[Row]) -> str:
     for method in METHODS:
         for semantic, spatial, title in CELLS:
             cell = select(rows, method=method, masked=0, semantic=semantic, spatial=spatial)
-            shown = [_shown(select(cell, half=half), column) for half in (NOUN, OWN) for column in PAPER_COLUMNS]
-            lines.append(f"| {method} | {title} | {' | '.join(shown)} |")
+            cells = [shown(select(cell, half=half), column) for half in (NOUN, OWN) for column in PAPER_COLUMNS]
+            lines.append(f"| {method} | {title} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -78,8 +78,8 @@ def ablation(rows: Sequence[Row], method: str, half: str = NOUN) -> str:
             cell = select(rows, method=method, half=half, masked=masked, semantic=semantic, spatial=spatial)
             if cell:
                 name = f"{'masks, ' if masked else ''}{title}"
-                shown = " | ".join(_shown(cell, column) for column in columns)
-                lines.append(f"| {name} | {len(cell)} | {shown} |")
+                numbers = " | ".join(shown(cell, column) for column in columns)
+                lines.append(f"| {name} | {len(cell)} | {numbers} |")
     return "\n".join(lines)
 
 
@@ -106,7 +106,8 @@ def _means(rows: Sequence[Row]) -> dict[str, list[float]]:
     }
 
 
-def _shown(rows: Sequence[Row], column: str) -> str:
+def shown(rows: Sequence[Row], column: str) -> str:
+    """A column's mean over rows with its interval; a dash where nobody measured it."""
     each = interval(rows, column)
     if each is None:
         return "–"
