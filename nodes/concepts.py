@@ -111,7 +111,15 @@ class SaveConcept(io.ComfyNode):
         return io.NodeOutput(named.prompt_word, ui=ui.PreviewText(f"Write {named.prompt_word} in a prompt."))
 
 
-class InspectEmbedding(io.ComfyNode):
+class _WordNode(io.ComfyNode):
+    """A node on an embedding file, run again when the file's content changes."""
+
+    @classmethod
+    def fingerprint_inputs(cls, embedding, **inputs) -> tuple:
+        return (embedding, embedding_fingerprint(embedding) if embedding else None)
+
+
+class InspectEmbedding(_WordNode):
     """A word to what can be said of it."""
 
     @classmethod
@@ -127,12 +135,7 @@ class InspectEmbedding(io.ComfyNode):
             search_aliases=["compinv", "embedding info", "textual inversion", "analyze embedding", "nearest token"],
             is_output_node=True,
             inputs=[
-                *_word_inputs(),
-                io.String.Input(
-                    "superclass",
-                    default="",
-                    tooltip="The class noun, such as cat. Empty takes the one in the file, if there is one.",
-                ),
+                *_word_inputs("The class noun, such as cat. Empty takes the one in the file, if there is one."),
             ],
             outputs=[
                 io.String.Output(display_name="text", tooltip="The verdict, and a line for each vector."),
@@ -145,10 +148,6 @@ class InspectEmbedding(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, embedding, **inputs) -> tuple:
-        return (embedding, embedding_fingerprint(embedding) if embedding else None)
-
-    @classmethod
     def execute(cls, clip, embedding, superclass="", anchors=None, concept=None) -> io.NodeOutput:
         word = chosen_word(clip, embedding, concept, INSPECT_NODE)
         found, picture, report = inspect_word(clip, word, anchors, superclass)
@@ -156,7 +155,7 @@ class InspectEmbedding(io.ComfyNode):
         return io.NodeOutput(found.text, picture, report, ui=ui.PreviewText(found.text))
 
 
-class AdjustEmbedding(io.ComfyNode):
+class AdjustEmbedding(_WordNode):
     """A word to one that combines better, without photos."""
 
     @classmethod
@@ -172,12 +171,9 @@ class AdjustEmbedding(io.ComfyNode):
             search_aliases=["compinv", "fix embedding", "repair embedding", "textual inversion", "normalize embedding"],
             is_output_node=True,
             inputs=[
-                *_word_inputs(),
-                io.String.Input(
-                    "superclass",
-                    default="",
-                    tooltip="The class noun, such as cat, which it is turned to above all. Empty takes the one in the "
-                    "file, if there is one.",
+                *_word_inputs(
+                    "The class noun, such as cat, which it is turned to above all. Empty takes the one in the file, if "
+                    "there is one."
                 ),
                 io.Float.Input(
                     "strength",
@@ -212,10 +208,6 @@ class AdjustEmbedding(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, embedding, **inputs) -> tuple:
-        return (embedding, embedding_fingerprint(embedding) if embedding else None)
-
-    @classmethod
     def execute(
         cls, clip, embedding, superclass, strength, filename, anchors=None, concept=None, norm=1.0
     ) -> io.NodeOutput:
@@ -225,7 +217,7 @@ class AdjustEmbedding(io.ComfyNode):
         return io.NodeOutput(repaired, repaired.prompt_word, ui=text)
 
 
-def _word_inputs() -> list[io.Input]:
+def _word_inputs(superclass_tooltip: str) -> list[io.Input]:
     return [
         io.Clip.Input("clip", tooltip="The text encoder that the word is for."),
         io.Combo.Input(
@@ -240,6 +232,7 @@ def _word_inputs() -> list[io.Input]:
             tooltip="Nouns that the word may lean on, from Load Anchors. Not connected: its class noun alone.",
         ),
         Concept.Input("concept", optional=True, tooltip="A word straight from a training, in the place of embedding."),
+        io.String.Input("superclass", default="", tooltip=superclass_tooltip),
     ]
 
 

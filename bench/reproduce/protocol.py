@@ -7,10 +7,9 @@ are a second stage. A later round repeats the first with other things and seeds,
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 METHODS = ("textual inversion", "DreamBooth", "Custom Diffusion")
@@ -141,7 +140,3 @@ def stages(tier: Tier, number: int, things: Sequence[tuple[str, str]], nouns: Se
                 pairs.append(Block(**common, **cures, things=(name, partner), nouns=()))
     # The partner's words are learned beside the first thing's, so that no two blocks of a stage learn the same.
     return [singles, pairs]
-
-
-def as_json(block: Block) -> str:
-    return json.dumps(asdict(block), sort_keys=True)

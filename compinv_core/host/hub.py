@@ -66,14 +66,15 @@ def _download(name: str, choices: tuple[str, ...], folder: Path) -> None:
         raise UserError(
             f"{name} is not downloaded yet and HF_HUB_OFFLINE forbids it; unset that variable, or {by_hand}."
         )
-    for last, file in zip((*[False] * (len(choices) - 1), True), choices, strict=True):
+    for file in choices:
         try:
             with replacing(folder / file) as temporary, temporary.open("wb") as written:
                 for chunk in _chunks(hf_hub_url(name, file)):
                     written.write(chunk)
             return
         except (urllib.error.URLError, OSError) as error:
-            if not last and isinstance(error, urllib.error.HTTPError) and error.code == _NOT_FOUND:
+            absent = isinstance(error, urllib.error.HTTPError) and error.code == _NOT_FOUND
+            if absent and file != choices[-1]:
                 continue
             raise UserError(
                 f"{file} of {name} could not be downloaded ({error}); check the connection, or {by_hand}."

@@ -64,6 +64,10 @@ class Anchors(ByContent):
                 return position
         return None
 
+    def weights(self, code: torch.Tensor) -> dict[str, float]:
+        """Return the nouns with a positive weight in a code (N,), heaviest first."""
+        return {self.words[i]: float(code[i]) for i in code.argsort(descending=True).tolist() if code[i] > 0}
+
     def merged(self, other: Anchors) -> Anchors:
         """Return these anchors followed by those of `other` that are new; same tokens count as the same noun.
 

@@ -113,7 +113,7 @@ def inspect(
     for vector, code, point in zip(vectors.float(), codes, points, strict=True):
         best = (unit @ F.normalize(vector, dim=0)).topk(min(_NEAREST, len(unit)))
         nearest = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        active = {anchors.words[i]: float(code[i]) for i in code.argsort(descending=True).tolist() if code[i] > 0}
+        active = anchors.weights(code)
         facts.append(
             VectorFacts(
                 norm=float(vector.norm()),

@@ -82,9 +82,7 @@ class AnchorRecoder:
 
     def active(self) -> dict[str, float]:
         """Return the anchors in use and their weights, averaged over the vectors, heaviest first."""
-        mean = self.codes.mean(0)
-        order = mean.argsort(descending=True).tolist()
-        return {self.anchors.words[i]: float(mean[i]) for i in order if mean[i] > 0}
+        return self.anchors.weights(self.codes.mean(0))
 
     def _code(self, vector: torch.Tensor, moment: str) -> torch.Tensor:
         coefficients = sparse_coefficients(vector, self.anchors.vectors, self.settings.max_active, self.settings.coder)
@@ -94,11 +92,7 @@ class AnchorRecoder:
         if self._nearest_token is not None:
             token, cosine = self._nearest_token(vector)
             nearest = f", nearest token {token!r} at cosine {cosine:.3f}"
-        chosen = ", ".join(
-            f"{self.anchors.words[i]} {float(code[i]):.3f}"
-            for i in code.argsort(descending=True).tolist()
-            if code[i] > 0
-        )
+        chosen = ", ".join(f"{noun} {weight:.3f}" for noun, weight in self.anchors.weights(code).items())
         logger.info(
             "Anchors at %s: %s (sum before normalising %.4f, norm of the embedding %.4f%s)",
             moment, chosen, float(total), float(vector.norm()), nearest,

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from compinv_core.measures.likeness import identity
 
-from ..networks.judge import NOUN_NAMES, THRESHOLD, judge_pictures, load_judge
+from ..networks.judge import NOUN_NAMES, THRESHOLD, Verdict, judge_pictures, load_judge
 from ..world.instances import INSTANCES, Instance, photos
 from ..world.scenes import USUAL_HEIGHT
 from .workbench import Box
@@ -55,22 +56,32 @@ class Judgement:
         return mean(probability > THRESHOLD for probability in (self.own, self.other) if probability is not None)
 
 
+class _PhotoFeatures(NamedTuple):
+    """The judge's features of an own thing's photos: whole, of the thing, and of what is behind it, each (5, 192)."""
+
+    pictures: Tensor
+    objects: Tensor
+    backgrounds: Tensor
+
+
 @torch.no_grad()
 def judge_pair(pictures: Tensor, instance: Instance, other: str | None) -> list[Judgement]:
     """Judge pictures (N, 3, SIDE, SIDE) in [0, 1] of an own thing composed with another noun, or alone (None)."""
-    judge = load_judge()
-    photo_features, thing_features = reference_features(instance)
-    own_index = NOUN_NAMES.index(instance.noun)
+    verdicts = judge_pictures(load_judge(), pictures)
+    return [row for verdict in verdicts for row in _judgements(verdict, instance, other)]
+
+
+def _judgements(verdict: Verdict, instance: Instance, other: str | None) -> list[Judgement]:
+    judge, reference, own_index = load_judge(), _photo_features(instance), NOUN_NAMES.index(instance.noun)
+    presence = verdict.presence()
+    whole = (judge.picture_features(verdict) @ reference.pictures.T).mean(1)
+    things = judge.object_features(verdict, verdict.masks[:, own_index].sigmoid())
+    alike = (things @ reference.objects.T).mean(1)
     rows = []
-    for verdict in judge_pictures(judge, pictures):
-        presence = verdict.presence()
-        whole = (judge.picture_features(verdict) @ photo_features.T).mean(1)
-        things = judge.object_features(verdict, verdict.masks[:, own_index].sigmoid())
-        alike = (things @ thing_features.T).mean(1)
-        for i in range(len(presence)):
-            own = float(presence[i, own_index])
-            beside = float(presence[i, NOUN_NAMES.index(other)]) if other else None
-            rows.append(Judgement(own, beside, float(whole[i]), float(alike[i]) if own > THRESHOLD else None))
+    for i in range(len(presence)):
+        own = float(presence[i, own_index])
+        beside = float(presence[i, NOUN_NAMES.index(other)]) if other else None
+        rows.append(Judgement(own, beside, float(whole[i]), float(alike[i]) if own > THRESHOLD else None))
     return rows
 
 
@@ -83,16 +94,15 @@ def judged_rows(pictures: Tensor, own: str, other: str) -> list[dict[str, Any]]:
     objects to the photos' wallpaper.
     """
     judge, instance = load_judge(), INSTANCES[own]
-    references = [reference_features(each)[1] for each in INSTANCES.values()]
+    references = [_photo_features(each).objects for each in INSTANCES.values()]
     place, index = list(INSTANCES).index(own), [NOUN_NAMES.index(noun) for noun in (instance.noun, other)]
-    wallpaper = background_features(instance)
+    wallpaper = _photo_features(instance).backgrounds
     rows = []
-    judgements = iter(judge_pair(pictures, instance, other))
     for verdict in judge_pictures(judge, pictures):
         sure = identity(judge.object_features(verdict, verdict.masks[:, index[0]].sigmoid()), references)
         behind = judge.object_features(verdict, 1 - verdict.masks.sigmoid().amax(1)) @ wallpaper.T
-        for i, counts in enumerate(verdict.counts()[:, index].tolist()):
-            row = next(judgements)
+        counted = verdict.counts()[:, index].tolist()
+        for i, (row, counts) in enumerate(zip(_judgements(verdict, instance, other), counted, strict=True)):
             found = row.own > THRESHOLD
             rows.append(
                 {
@@ -111,16 +121,6 @@ def judged_rows(pictures: Tensor, own: str, other: str) -> list[dict[str, Any]]:
     return rows
 
 
-def background_features(instance: Instance) -> Tensor:
-    """Features of the photos' wallpaper, (5, 192)."""
-    judge = load_judge()
-    pictures, masks = photos(instance)
-    verdict = judge(torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(255))
-    cells = verdict.masks.shape[-1]
-    small = torch.from_numpy(masks).unflatten(2, (cells, -1)).unflatten(1, (cells, -1)).mean((2, 4))
-    return judge.object_features(verdict, 1 - small)
-
-
 def judge_two(pictures: Tensor, one: Instance, two: Instance) -> list[Judgement]:
     """Judge pictures of two own things: alignments are means over the two, that of objects over those found."""
     rows = []
@@ -131,15 +131,19 @@ def judge_two(pictures: Tensor, one: Instance, two: Instance) -> list[Judgement]
     return rows
 
 
+@cache
 @torch.no_grad()
-def reference_features(instance: Instance) -> tuple[Tensor, Tensor]:
-    """Features of the photos, whole and masked, each (5, 192)."""
+def _photo_features(instance: Instance) -> _PhotoFeatures:
     judge = load_judge()
     pictures, masks = photos(instance)
     verdict = judge(torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(255))
     cells = verdict.masks.shape[-1]
     small = torch.from_numpy(masks).unflatten(2, (cells, -1)).unflatten(1, (cells, -1)).mean((2, 4))
-    return judge.picture_features(verdict), judge.object_features(verdict, small)
+    return _PhotoFeatures(
+        judge.picture_features(verdict),
+        judge.object_features(verdict, small),
+        judge.object_features(verdict, 1 - small),
+    )
 
 
 def summary(rows: Sequence[Judgement]) -> dict[str, Any]:

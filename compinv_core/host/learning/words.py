@@ -130,11 +130,10 @@ def adjust_word(
     name = check_name(filename.strip() or f"{word.name}-adjusted", "filename")
     if name.casefold() == word.name.casefold():
         raise UserError(f"{ADJUST_NODE}: filename is that of the word itself, which is kept; choose another name.")
-    mean = codes.mean(0)
-    active = {nouns.words[i]: float(mean[i]) for i in mean.argsort(descending=True).tolist() if mean[i] > 0}
     metadata = {
         **word.metadata, "adjusted_from": word.name, "adjusted_strength": str(strength),
-        "adjusted_norm": str(norm_strength), "anchors": anchors_to_text(active), MAKER_KEY: __version__,
+        "adjusted_norm": str(norm_strength), "anchors": anchors_to_text(nouns.weights(codes.mean(0))),
+        MAKER_KEY: __version__,
     }  # fmt: skip
     vectors = adjusted(word.vectors, points, strength, norm, norm_strength)
     repaired = Concept(name, noun, vectors, metadata, num_vectors=len(vectors))
