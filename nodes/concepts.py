@@ -136,6 +136,12 @@ class InspectEmbedding(_WordNode):
             is_output_node=True,
             inputs=[
                 *_word_inputs("The class noun, such as cat. Empty takes the one in the file, if there is one."),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="Also measure how the word shares the model's attention with other nouns: composition is 1 "
+                    "where it does as its class noun does, towards 0 where it takes over.",
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="text", tooltip="The verdict, and a line for each vector."),
@@ -148,9 +154,9 @@ class InspectEmbedding(_WordNode):
         )
 
     @classmethod
-    def execute(cls, clip, embedding, superclass="", anchors=None, concept=None) -> io.NodeOutput:
+    def execute(cls, clip, embedding, superclass="", anchors=None, concept=None, model=None) -> io.NodeOutput:
         word = chosen_word(clip, embedding, concept, INSPECT_NODE)
-        found, picture, report = inspect_word(clip, word, anchors, superclass)
+        found, picture, report = inspect_word(clip, word, anchors, superclass, model)
         write_report(report, report_folder())
         return io.NodeOutput(found.text, picture, report, ui=ui.PreviewText(found.text))
 

@@ -54,7 +54,7 @@ class TrainConcept(io.ComfyNode):
     def execute(cls, **inputs) -> io.NodeOutput:
         result = _train(InversionConfig, inputs)
         (concept,) = result.concepts
-        return io.NodeOutput(concept, concept.prompt_word, {"loss": result.losses}, **_told(result))
+        return io.NodeOutput(concept, concept.prompt_word, result.loss_map, **_told(result))
 
 
 class TrainCustomDiffusion(io.ComfyNode):
@@ -112,7 +112,7 @@ def _train(kind: type[InversionConfig], inputs: dict[str, list[Any]]) -> Trainin
 
 
 def _output(result: TrainingResult) -> io.NodeOutput:
-    outputs = (result.model, list(result.concepts), {"loss": result.losses}, result.lora, result.prompt_words)
+    outputs = (result.model, list(result.concepts), result.loss_map, result.lora, result.prompt_words)
     return io.NodeOutput(*outputs, **_told(result))
 
 
@@ -190,7 +190,12 @@ def _tuning_schema(
 
 
 def _loss_output() -> io.LossMap.Output:
-    return io.LossMap.Output("loss", display_name="loss", tooltip="Loss of every step, for Plot Loss Graph.")
+    return io.LossMap.Output(
+        "loss",
+        display_name="loss",
+        tooltip="Loss of every step, for Plot Loss Graph; and composition, how evenly the word shares attention with "
+        "other nouns: 1 as its class noun does, towards 0 where it dominates.",
+    )
 
 
 NODES = [TrainConcept, TrainCustomDiffusion, TrainDreamBooth]

@@ -218,7 +218,7 @@ def fingerprint(settings: Any, without: Iterable[str] = ()) -> dict[str, str]:
         for name, declared in settings_of(type(settings)).items()
         if declared.changes_result
         and name not in left_out
-        and not (declared.later and getattr(settings, name) == declared.default)
+        and not (declared.later and getattr(settings, name) == declared.checked(declared.default))
     }
 
 

@@ -18,6 +18,8 @@ from ..semantic.learned_token import LearnedToken
 from ..training.task import StepLoss
 from .settings import InversionConfig
 
+_STEADY = 8
+
 Denoise = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 Encode = Callable[[int, torch.Tensor], torch.Tensor]
 
@@ -148,6 +150,31 @@ class Inversion:
             parts["prior"] = reconstruction_loss(prediction[photos:], target[photos:])
             total = total + self.config.prior_weight * parts["prior"]
         return StepLoss(total, parts if anchor is None else {**parts, "anchor": anchor})
+
+    def steady_loss(self, pictures: int = _STEADY) -> float:
+        """Return the reconstruction loss of fixed photos, noise and timesteps: how much has been learned.
+
+        Draws nothing of a training's random numbers, and is the same at every call with the same word and weights.
+        """
+        generator = torch.Generator().manual_seed(0)
+        losses = []
+        for subject in self.subjects:
+            count = -(-pictures // len(self.subjects))
+            rows = torch.arange(count) % len(subject.data.latents)
+            timesteps = ((torch.arange(count) + 0.5) / count * self._num_timesteps).long()
+            noise = torch.randn((count, *subject.data.latents.shape[1:]), generator=generator)
+            context = subject.encode(0, subject.token.vectors)
+            for part in torch.arange(count).split(self.config.batch_size):
+                photos = subject.data.latents[rows[part].to(subject.data.latents.device)]
+                prediction, target = self._denoise(
+                    photos,
+                    noise[part].to(photos.device),
+                    timesteps[part].to(photos.device),
+                    context.expand(len(part), -1, -1),
+                )
+                weights = _weights([(subject, len(part))], [rows[part]])
+                losses.append(reconstruction_loss(prediction, target, weights) * len(part) / count)
+        return float(torch.stack(losses).sum() / len(self.subjects))
 
     def after_step(self, step: int) -> None:
         """See `compinv_core.training.loop.TrainingTask`."""

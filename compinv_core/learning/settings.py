@@ -7,20 +7,22 @@ from typing import ClassVar
 
 from ..basics.settings import check_settings, setting
 from ..semantic.anchors import REDUCTIONS
-from ..semantic.hold import ANCHOR_LOSS, HOLDS, Hold
+from ..semantic.hold import Hold
 from ..semantic.recoding import RecoderSettings
 from ..semantic.sparse_coding import CODERS
 from ..training.loop import LoopSettings
 from ..words.sentences import TEMPLATES, split_template
+from .hold_settings import HoldSettings
 from .methods import TEXTUAL_INVERSION, Method
 
 PRESETS = ("paper", "official_2024")
 _MANY = 100_000
-_TRAINING, _RUN, _HOLD = "training", "run", "hold"
+_SAVED_USUALLY, _PICTURES_BETWEEN = 100, 100
+_TRAINING, _RUN = "training", "run"
 
 
 @dataclass(frozen=True)
-class InversionConfig:
+class InversionConfig(HoldSettings):
     """Settings of textual inversion, and what all methods have in common. The fields are the inputs of the node."""
 
     method: ClassVar[Method] = TEXTUAL_INVERSION
@@ -178,43 +180,6 @@ class InversionConfig:
         long=True,
         group=_RUN,
     )
-    hold: str = setting(
-        ANCHOR_LOSS,
-        "choice",
-        "What keeps the word near its anchors: the paper's anchor loss, which anchor_weight weighs; a radius or a "
-        "direction that it may not leave, which mean the same for any number of steps, rate and batch; or radius and "
-        "anchor loss. No effect without anchors",
-        choices=HOLDS,
-        rare=True,
-        optional=True,
-        later=True,
-        group=_HOLD,
-    )
-    radius: float = setting(
-        0.5,
-        "number",
-        "How far the word may be from its anchors, as a share of their length: 0.3 stays an ordinary cat, 0.5 is near "
-        "your photos and still combines, 1 hardly holds. Only where hold has a radius",
-        within=(0, 100),
-        above=True,
-        step=0.05,
-        rare=True,
-        optional=True,
-        later=True,
-        group=_HOLD,
-    )
-    angle: float = setting(
-        40.0,
-        "number",
-        "Most degrees between the word and its anchors, at the length of the class noun. Only where hold is direction",
-        within=(0, 180),
-        above=True,
-        step=1.0,
-        rare=True,
-        optional=True,
-        later=True,
-        group=_HOLD,
-    )
     recode_momentum: float = setting(0.5, "number", "See `recoding.RecoderSettings`", within=(0, 1))
     superclass_share: float = setting(0.25, "number", "See `recoding.RecoderSettings`", within=(0, 1))
 
@@ -239,6 +204,21 @@ class InversionConfig:
     def sentences(self) -> tuple[str, ...]:
         """The training templates in use."""
         return self.templates or TEMPLATES[self.template]
+
+    @property
+    def with_class(self) -> bool:
+        """Whether the class noun stands behind the word in training."""
+        return "{class}" in self.sentences[0]
+
+    @property
+    def measured_every(self) -> int:
+        """Steps between two measurements of how the word combines, which cost about a twentieth of the time.
+
+        Where the model is trained, too, its weights may have to be kept, and it is measured where it is saved.
+        """
+        if self.method.trains_model:
+            return self.save_every or _SAVED_USUALLY
+        return -(-_PICTURES_BETWEEN // (self.batch_size * self.gradient_accumulation))
 
     @property
     def reduction(self) -> str:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from .adjustment import anchor_codes
 from .anchors import Anchors
+from .composition import Composition
 
 NEAR, FAR = 0.75, 0.4
 """Mean cosines with the anchor points from which on a word counts as near, and below which as far."""
@@ -50,10 +51,11 @@ class VectorFacts:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A word's vectors, and the median length of the vocabulary's words beside them."""
+    """A word's vectors, the median length of the vocabulary's words beside them, and how it combines where measured."""
 
     vectors: tuple[VectorFacts, ...]
     usual_norm: float
+    composition: Composition | None = None
 
     @property
     def verdict(self) -> str:
@@ -76,6 +78,11 @@ class Inspection:
     def text(self) -> str:
         """The verdict, and a line for each vector."""
         lines = [self.verdict]
+        if self.composition is not None:
+            lines.append(
+                f"composition {self.composition.score:.2f}: beside another noun it takes "
+                f"{self.composition.takes:.2g} times the attention that its class noun takes there"
+            )
         for number, each in enumerate(self.vectors, 1):
             nouns = ", ".join(f"{word} {weight:.2f}" for word, weight in each.anchors.items())
             words = ", ".join(f"{word} {cosine:.2f}" for word, cosine in each.nearest)

@@ -13,14 +13,15 @@ from dataclasses import dataclass
 import torch
 from torch.amp.grad_scaler import GradScaler
 
-from ..basics.errors import UserError, listed
+from ..basics.errors import UserError
 from .divergence import Diverged, SoundStates, has_risen
 from .events import Sink, Work, nobody
 from .optimizers import load_optimizer_state, make_optimizer, optimizer_state
-from .run_state import CURE, RunState, RunStore
+from .run_state import BestState, RunState, RunStore
 from .task import TrainingTask
+from .watch import Measurement, Watch
 
-_TOTAL = "loss"
+_TOTAL, _SCORE = "loss", "composition"
 # What a saved tensor belongs to.
 _TASK, _OPTIMIZER = "task.", "optimizer."
 # Reading a loss back makes a GPU wait, so losses are collected and read in groups.
@@ -61,6 +62,7 @@ def train(
     store: RunStore | None = None,
     sink: Sink = nobody,
     ask: Callable[[], None] = lambda: None,
+    watch: Watch | None = None,
 ) -> dict[str, list[float]]:
     """Run a task to its last step, continuing a saved run where there is one.
 
@@ -76,18 +78,20 @@ def train(
         Hears of every step; losses are reported when they have been read from the device.
     ask : callable
         Called before every batch; may raise to stop. The state is saved first, as it is when `sink` raises.
+    watch : Watch, optional
+        Measures the task now and then; may end the training early, and have a step other than the last one kept.
 
     Returns
     -------
     dict of str to list of float
-        One value per step for ``loss`` and every named part.
+        One value per step for ``loss``, every named part, and ``composition``, the watch's score.
 
     Raises
     ------
     UserError
         When the training diverges before there is a sound state, or the store holds another unfinished run.
     """
-    return _Loop(task, settings, store, sink, ask).run()
+    return _Loop(task, settings, store, sink, ask, watch).run()
 
 
 class _Loop:
@@ -98,8 +102,10 @@ class _Loop:
         store: RunStore | None,
         sink: Sink,
         ask: Callable[[], None],
+        watch: Watch | None,
     ) -> None:
         self.task, self.settings, self.store, self.sink, self.ask = task, settings, store, sink, ask
+        self.watch, self.best = watch, BestState(store)
         self.optimizer = make_optimizer(settings.optimizer, task.parameter_groups())
         self.generator = torch.Generator().manual_seed(settings.seed)
         device = self.optimizer.param_groups[0]["params"][0].device.type
@@ -108,6 +114,7 @@ class _Loop:
         self.history: dict[str, list[float]] = {}
         self.pending: list[dict[str, torch.Tensor]] = []
         self.step = 0
+        self.over = False
         self.sound = SoundStates()
 
     def run(self) -> dict[str, list[float]]:
@@ -115,19 +122,51 @@ class _Loop:
         if saved is not None:
             self._restore(saved)
         work = Work("training", self.settings.steps, self.sink, self.step)
+        self._look()
         try:
-            while self.step < self.settings.steps:
+            while self.step < self.settings.steps and not (self.watch and self.watch.ended):
                 self._one_step(work)
+                self._look()
                 if self.settings.save_every and self.step % self.settings.save_every == 0:
                     self._save()
             self._check_losses()
+            self.over = self.step < self.settings.steps
         except Diverged as fault:
             self._fall_back(fault, saved, work)
+            self.over = True
         if self.store:
             if saved is None or saved.step < self.step:
                 self._save()
             self.store.finish()
-        return self.history
+        if self.watch is None:
+            return self.history
+        self._take_best(self.watch, work)
+        return {**self.history, _SCORE: self.watch.curve(self.step)}
+
+    def _look(self) -> None:
+        """Measure if it is time, and keep the state if it is the best."""
+        if self.watch is None or not self.watch.is_due(self.step, self.settings.steps):
+            return
+        try:
+            with torch.no_grad():
+                chosen = self.watch.measure(self.step)
+        except BaseException:
+            self._save_interrupted()
+            raise
+        if chosen and self.watch.keeps_best:
+            self.best.keep(self.step, self.task.state_tensors())
+
+    def _take_best(self, watch: Watch, work: Work) -> None:
+        """Let the kept step be the result."""
+        if not watch.keeps_best or watch.kept is None or watch.kept.step == self.step:
+            return
+        tensors = self.best.read(watch.kept.step)
+        if tensors is None:
+            work.report(self.step, sentence=f"The state of step {watch.kept.step} is gone; step {self.step} was kept.")
+            return
+        self.task.load_state_tensors(tensors)
+        sentence = f"Step {watch.kept.step} of {self.step} was kept: it combines best of those that learned enough."
+        work.report(self.step, sentence=sentence)
 
     def _fall_back(self, fault: Diverged, saved: RunState | None, work: Work) -> None:
         """Go back to the last sound state and let the run end there."""
@@ -137,11 +176,16 @@ class _Loop:
         if found is None and saved is not None:
             found = (saved.step, _without_prefix(saved.tensors, _TASK))
         if found is None:
-            raise self._diverged()
+            raise UserError(
+                f"The loss became infinite or NaN by step {self.step}; lower learning_rate, or use a model whose "
+                "weights are sound."
+            )
         self.step, tensors = found
         self.task.load_state_tensors(tensors)
         self.history = {name: values[: self.step] for name, values in self.history.items()}
         self.pending = []
+        if self.watch is not None:
+            self.watch.back_to(self.step)
         work.report(
             self.step,
             sentence=f"The training {fault}; it ended there, and the word of step {self.step} was kept. Lower "
@@ -206,12 +250,6 @@ class _Loop:
             raise Diverged("diverged: its loss rose to over five times what it had been", self.step, rising=True)
         self.sound.keep(self.step, self.task.state_tensors)
 
-    def _diverged(self) -> UserError:
-        return UserError(
-            f"The loss became infinite or NaN by step {self.step}; lower learning_rate, or use a model whose weights "
-            "are sound."
-        )
-
     def _save(self) -> None:
         self._check_losses()
         self._write_state()
@@ -233,33 +271,25 @@ class _Loop:
             "good_steps": self.scaler.state_dict().get("_growth_tracker", 0),
             "optimizer": numbers,
         }
-        self.store.save(RunState(self.step, tensors, facts), self.settings.steps)
+        if self.watch is not None:
+            facts["measured"] = [(row.step, row.score, row.loss) for row in self.watch.rows]
+        self.store.save(RunState(self.step, tensors, facts), self.step if self.over else self.settings.steps)
 
     def _restore(self, saved: RunState) -> None:
         self.step = saved.step
-        self._check_complete(saved)
+        wanted = {f"{_TASK}{name}": tensor for name, tensor in self.task.state_tensors().items()}
+        wanted["generator"] = self.generator.get_state()
+        saved.check_complete(wanted, _OPTIMIZER if self.step < self.settings.steps else None)
         self.task.load_state_tensors(_without_prefix(saved.tensors, _TASK))
         self.generator.set_state(saved.tensors["generator"])
         if self.step < self.settings.steps:  # a finished run is only read, and its states may be large
             states = _without_prefix(saved.tensors, _OPTIMIZER)
             load_optimizer_state(self.optimizer, {**states, **saved.facts.get("optimizer", {})})
         self.history = {name: list(values) for name, values in saved.facts["history"].items()}
+        if self.watch is not None:
+            self.watch.restore([Measurement(*row) for row in saved.facts.get("measured", ())])
         scale = {"scale": saved.facts["loss_scale"], "_growth_tracker": saved.facts["good_steps"]}
         self.scaler.load_state_dict({**self.scaler.state_dict(), **scale})
-
-    def _check_complete(self, saved: RunState) -> None:
-        wanted = {f"{_TASK}{name}": tensor for name, tensor in self.task.state_tensors().items()}
-        wanted["generator"] = self.generator.get_state()
-        wrong = [
-            name
-            for name, tensor in wanted.items()
-            if name not in saved.tensors or saved.tensors[name].shape != tensor.shape
-        ]
-        if self.step < self.settings.steps and not any(name.startswith(_OPTIMIZER) for name in saved.tensors):
-            wrong.append("the optimiser")
-        wrong += [name for name in ("history", "loss_scale", "good_steps") if name not in saved.facts]
-        if wrong:
-            raise UserError(f"The training state lacks {listed(wrong)}, or has it in another shape; {CURE}.")
 
 
 def _mean(values: list[torch.Tensor]) -> torch.Tensor:

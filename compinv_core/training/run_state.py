@@ -20,11 +20,12 @@ import torch
 from .. import logger
 from ..basics.atomic_file import check_writable, remove_leftovers, replacing
 from ..basics.digests import differing
-from ..basics.errors import UserError, quoted
+from ..basics.errors import UserError, listed, quoted
 from ..basics.tensor_file import read_metadata, read_tensors, write_tensors
 
 STATE_FILE = "state.safetensors"
 PREVIOUS_FILE = "previous.safetensors"
+BEST_FILE = "best.safetensors"
 SUMMARY_FILE = "run.json"
 
 _FORMAT = "compinv-run-1"
@@ -50,6 +51,24 @@ class RunState:
     step: int
     tensors: Mapping[str, torch.Tensor]
     facts: Mapping[str, Any]
+
+    def check_complete(self, wanted: Mapping[str, torch.Tensor], optimizer: str | None) -> None:
+        """Refuse a state that lacks tensors or has them in another shape; `optimizer` is how its tensors begin.
+
+        Raises
+        ------
+        UserError
+        """
+        wrong = [
+            name
+            for name, tensor in wanted.items()
+            if name not in self.tensors or self.tensors[name].shape != tensor.shape
+        ]
+        if optimizer is not None and not any(name.startswith(optimizer) for name in self.tensors):
+            wrong.append("the optimiser")
+        wrong += [name for name in ("history", "loss_scale", "good_steps") if name not in self.facts]
+        if wrong:
+            raise UserError(f"The training state lacks {listed(wrong)}, or has it in another shape; {CURE}.")
 
 
 class RunStore:
@@ -172,6 +191,23 @@ class RunStore:
             summary = {"step": state.step, "steps": steps, "settings": self.settings, "fingerprint": self.fingerprint}
             temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
+    def keep_best(self, step: int, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Write the task's tensors after a step beside the state, over those kept before."""
+        write_tensors(self.folder / BEST_FILE, tensors, {"step": str(step)})
+
+    def read_best(self, step: int) -> dict[str, torch.Tensor] | None:
+        """Return the task's tensors that were kept after this very step, or None.
+
+        Raises
+        ------
+        UserError
+            When the file cannot be read.
+        """
+        path = self.folder / BEST_FILE
+        if not path.exists() or read_metadata(path).get("step") != str(step):
+            return None
+        return dict(read_tensors(path, "the kept state of a training", CURE, _LARGEST_STATE).tensors)
+
     def finish(self) -> None:
         """Clear away what killed processes left, now that the run is at its end."""
         remove_leftovers(self.folder, own=True, young=True)
@@ -207,3 +243,24 @@ class RunStore:
                 f"({error}); {CURE}."
             ) from error
         return header
+
+
+class BestState:
+    """The task's tensors after the best step so far: in the run's folder, or in memory where there is none."""
+
+    def __init__(self, store: RunStore | None) -> None:
+        self._store = store
+        self._step, self._tensors = -1, dict[str, torch.Tensor]()
+
+    def keep(self, step: int, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Keep these in the place of those before."""
+        if self._store is not None:
+            self._store.keep_best(step, tensors)
+        else:
+            self._step, self._tensors = step, {name: t.detach().cpu().clone() for name, t in tensors.items()}
+
+    def read(self, step: int) -> dict[str, torch.Tensor] | None:
+        """Return those of this step, or None if others are kept."""
+        if self._store is not None:
+            return self._store.read_best(step)
+        return self._tensors if self._step == step else None

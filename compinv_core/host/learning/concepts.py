@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from ...learning.settings import InversionConfig
 from ...semantic.anchors import REDUCTIONS, Anchors, equivalent_anchor_weight
 from ...semantic.learned_token import LearnedToken
 from ...semantic.recoding import AnchorRecoder
+from ...training.watch import Watch
 from ..text.encoder import load_anchors, token_embeddings, word_token_ids
 from ..text.sentences import TemplateEncoder
 from ..text.vocabulary import NearestToken, check_known_word
@@ -109,7 +111,9 @@ def initial_vectors(clip: CLIP, word: str, count: int) -> torch.Tensor:
     return torch.cat([tokens, mean.repeat(count - len(tokens), 1)])
 
 
-def learned_concept(config: InversionConfig, concept: Concept, token: LearnedToken, model_patched: bool) -> Concept:
+def learned_concept(
+    config: InversionConfig, concept: Concept, token: LearnedToken, model_patched: bool, watch: Watch | None
+) -> Concept:
     """Return the concept with what was learned, and everything about its making as text for the file's header."""
     import comfyui_version
 
@@ -127,6 +131,9 @@ def learned_concept(config: InversionConfig, concept: Concept, token: LearnedTok
         "comfyui_version": comfyui_version.__version__,
         "torch_version": torch.__version__,
     }
+    if watch is not None:
+        metadata["composition"] = json.dumps({row.step: round(row.score, 4) for row in watch.rows})
+        metadata["kept_step"] = str(watch.result_step)
     return dataclasses.replace(concept, vectors=token.vectors.detach().float().cpu(), metadata=metadata)
 
 

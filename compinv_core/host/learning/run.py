@@ -27,6 +27,7 @@ from ..painting import Painter, Sampling, as_image
 from ..progress import host_listener, stop_if_asked, with_previews
 from ..text.encoder import text_encoder_gradients
 from ..text.sentences import TemplateEncoder, read_sentence
+from ..text.vocabulary import check_known_word
 from .class_pictures import (
     ClassPictures,
     class_prompts,
@@ -35,6 +36,7 @@ from .class_pictures import (
     kept_folder,
     make_class_pictures,
 )
+from .composing import composition_watch
 from .concepts import check_concepts, dictionary, learned_concept, learned_token, log_equivalent_weights
 from .memory import check_memory
 from .photos import check_autoencoder, encode_photos
@@ -59,7 +61,7 @@ class Learned(Generic[Outcome]):
     Attributes
     ----------
     history : dict of str to list of float
-        ``loss`` and its parts, per step.
+        ``loss``, its parts and ``composition``, per step.
     outcome
         What was made of the trained weights.
     told : str
@@ -125,6 +127,8 @@ class InversionRun:
             memory = check_memory(model, clip, config, self._trains(), self._batch_shape())
             if self._store is not None:
                 self._store.check_room(memory.state_file, continues=done is not None)
+        for noun in config.composition_nouns:
+            check_known_word(clip, noun, "composition_nouns")
         self._patched = bool(model.patches or model.injections)
         if self._patched:
             what = "the word is learned for the patched model, which is not changed"
@@ -159,9 +163,12 @@ class InversionRun:
             if self._config.preview_every:
                 sink = with_previews(self._config.preview_every, self._preview(session, clip, subjects[0]), sink)
             settings = self._config.loop_settings(session.computes_in_float16)
-            history = train(task, settings, self._store, sink, stop_if_asked)
+            watch = composition_watch(
+                session, clip, self._family, self._config, self._concepts, self._dictionaries, task
+            )
+            history = train(task, settings, self._store, sink, stop_if_asked, watch)
             learned = tuple(
-                learned_concept(self._config, concept, subject.token, self._patched)
+                learned_concept(self._config, concept, subject.token, self._patched, watch)
                 for concept, subject in zip(self._concepts, subjects, strict=True)
             )
             return Learned(learned, history, finish(session.weights), " ".join(filter(None, told)))

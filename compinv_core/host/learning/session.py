@@ -6,18 +6,20 @@ computed with, or as views that can be evicted. A session makes all of that diff
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
 import torch
 
 from ...basics.errors import UserError
+from ...spatial.attention import BlockAttention
 from ...training.memory import activation_bytes
 from ..computing import held_weights, resident
-from ..family import inference_type, predicts_velocity
+from ..family import BlockId, Family, inference_type, predicts_velocity
 from ..inference import normalise_parameters, pytorch_attention_override
+from ..sampling.capture import AttentionCapture, CaptureComplete
 from .checkpointing import gradient_checkpointing
 from .trained_weights import TrainedWeights, trained_weights
 
@@ -83,19 +85,42 @@ class DiffusionSession:
         target : Tensor (B, C, h, w), float32
             The noise, or the velocity ``(noise - sigma x0) / sqrt(1 + sigma^2)`` for v-prediction models.
         """
+        prediction = self._evaluate(latents, noise, timesteps, context, {})
+        if not self._velocity:
+            return prediction, noise
+        sigma = self._sigmas[timesteps].view(-1, 1, 1, 1)
+        return prediction, (noise - sigma * latents) / (1 + sigma.square()).sqrt()
+
+    def attention(
+        self, noise: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor, blocks: Sequence[BlockId]
+    ) -> list[BlockAttention]:
+        """Return what the model looks at in pure noise (B, C, h, w), in these blocks; leaves the network after them."""
+        capture = AttentionCapture(self._network, blocks)
+        with suppress(CaptureComplete):
+            self._evaluate(torch.zeros_like(noise), noise, timesteps, context, {"patches": {"attn2_patch": [capture]}})
+        return capture.recorded
+
+    def blocks(self, family: Family, choice: str) -> tuple[BlockId, ...]:
+        """Name the blocks that a choice stands for."""
+        return family.blocks(self._network, choice)
+
+    def _evaluate(
+        self,
+        latents: torch.Tensor,
+        noise: torch.Tensor,
+        timesteps: torch.Tensor,
+        context: torch.Tensor,
+        options: dict[str, Any],
+    ) -> torch.Tensor:
         self.weights.place_casts()
         sigma = self._sigmas[timesteps]
         noisy = self._sampling.noise_scaling(sigma, noise, latents)
-        prediction = self._network(
+        return self._network(
             self._sampling.calculate_input(sigma, noisy).to(self._dtype),
             self._timesteps[timesteps],
             context=context.to(self._dtype),
-            transformer_options={"optimized_attention_override": pytorch_attention_override},
+            transformer_options={"optimized_attention_override": pytorch_attention_override, **options},
         )
-        if not self._velocity:
-            return prediction, noise
-        sigma = sigma.view(-1, 1, 1, 1)
-        return prediction, (noise - sigma * latents) / (1 + sigma.square()).sqrt()
 
 
 def check_trainable(model: ModelPatcher) -> None:

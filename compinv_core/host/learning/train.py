@@ -92,7 +92,8 @@ class TrainingResult:
     concepts : tuple of Concept
         In the order of training.
     history : dict of str to list of float
-        ``loss``, ``reconstruction``, ``prior`` and ``anchor``, per step, resumed ones included, where they exist.
+        ``loss``, ``reconstruction``, ``prior``, ``anchor`` and ``composition``, per step, resumed ones included, where
+        they exist.
     lora : dict of str to Tensor
         For the host's LORA_MODEL: the full difference, or its approximation; empty where only words are trained.
     told : str
@@ -109,6 +110,11 @@ class TrainingResult:
     def losses(self) -> list[float]:
         """Total loss of every step."""
         return self.history["loss"]
+
+    @property
+    def loss_map(self) -> dict[str, list[float]]:
+        """For the host's LOSS_MAP: the total loss of every step, and how well the word combined by then."""
+        return {name: self.history[name] for name in ("loss", "composition") if name in self.history}
 
     @property
     def prompt_words(self) -> str:

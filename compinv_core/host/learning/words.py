@@ -24,8 +24,10 @@ from ..family import Family, text_parts
 from ..folders import embedding_folder
 from ..text.encoder import load_anchors, token_embeddings
 from ..text.vocabulary import WORD_END, check_known_word, read_letters
+from .composing import word_composition
 
 if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
     from comfy.sd import CLIP
 
 INSPECT_NODE, ADJUST_NODE = "Inspect Embedding", "Adjust Embedding"
@@ -65,9 +67,14 @@ def chosen_word(clip: CLIP, name: str, concept: Concept | None, node: str) -> Co
 
 
 def inspect_word(
-    clip: CLIP, word: Concept, anchors: Anchors | None, superclass: str = ""
+    clip: CLIP, word: Concept, anchors: Anchors | None, superclass: str = "", model: ModelPatcher | None = None
 ) -> tuple[Inspection, torch.Tensor, Report]:
     """Look at a word; its class noun, given or in its file, is among the anchors.
+
+    Parameters
+    ----------
+    model : ModelPatcher, optional
+        To measure how the word shares its attention with other nouns.
 
     Returns
     -------
@@ -79,16 +86,27 @@ def inspect_word(
     Raises
     ------
     UserError
-        Also without anchors and class noun.
+        Also without anchors and class noun, and with a model but no class noun.
     """
     assert word.vectors is not None
-    nouns, own = _nouns(clip, anchors, superclass.strip() or word.superclass, INSPECT_NODE)
+    noun = superclass.strip() or word.superclass
+    nouns, own = _nouns(clip, anchors, noun, INSPECT_NODE)
+    composition = None
+    if model is not None:
+        if not noun:
+            raise UserError(
+                f"{INSPECT_NODE}: `model` measures the word against its class noun, which is not known; type it into "
+                "`superclass`, or leave `model` unconnected."
+            )
+        composition = word_composition(model, clip, word.vectors, noun, anchors, INSPECT_NODE)
     vocabulary = _vocabulary(clip)
-    found = inspect(word.vectors, nouns, vocabulary, own)
+    found = dataclasses.replace(inspect(word.vectors, nouns, vocabulary, own), composition=composition)
     rows: list[Mapping[str, Any]] = [
         {"vector": number, **dataclasses.asdict(facts)} for number, facts in enumerate(found.vectors, 1)
     ]
-    summary = {"verdict": found.verdict, "usual norm": found.usual_norm}
+    summary: dict[str, Any] = {"verdict": found.verdict, "usual norm": found.usual_norm}
+    if composition is not None:
+        summary |= {"composition": composition.score, "takes": composition.takes}
     report = Report("embedding", {}, {"name": word.name, "anchors": nouns.words}, summary=summary, rows=rows)
     return found, draw_word_map(word.vectors, nouns, vocabulary.vectors, word.name), report
 

@@ -31,11 +31,14 @@ class Sentence:
     weights : tuple of float, length 77
     place : tuple of int
         Positions of the learned vectors.
+    content : int
+        Tokens between start and end, the first at position 1.
     """
 
     tokens: tuple[Token, ...]
     weights: tuple[float, ...]
     place: tuple[int, ...] = ()
+    content: int = 0
 
     def encode(self, clip: CLIP, vectors: torch.Tensor | None = None) -> torch.Tensor:
         """Return the conditioning (1, 77, D), float32, of the sentence with vectors (k, D) in their place."""
@@ -86,6 +89,11 @@ class TemplateEncoder:
                 )
             self._sentences.append(sentence)
 
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each sentence between start and end, the learned vectors among them."""
+        return [sentence.content for sentence in self._sentences]
+
     def __call__(self, index: int, vectors: torch.Tensor) -> torch.Tensor:
         """Return the conditioning of one sentence.
 
@@ -127,5 +135,5 @@ def _read(
     with torch.inference_mode(False):
         tokens = tuple(token.clone() if isinstance(token, torch.Tensor) else token for token in encoded.chunks[0])
     positions = [position for e in encoded.embeddings if e.name in place for position in e.positions]
-    sentence = Sentence(tokens, encoded.weights[0], tuple(positions))
+    sentence = Sentence(tokens, encoded.weights[0], tuple(positions), len(encoded.content))
     return sentence, len(encoded.content) + 2 - len(encoded.chunks[0])

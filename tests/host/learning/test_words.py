@@ -79,6 +79,12 @@ def test_any_embedding_is_inspected(server: ComfyServer, embeddings: Path, name:
     assert picture.shape == (768, 768, 3)
 
 
+def test_with_a_model_the_composition_is_measured(server: ComfyServer, embeddings: Path) -> None:
+    result = server.run(graph("CompInvInspectEmbedding", "stranger.safetensors", model=["1", 0]))
+    assert result.ok, result
+    assert "composition 0." in result.outputs["3"]["text"][0]
+
+
 def test_a_repaired_word_is_a_new_file_beside_the_old(server: ComfyServer, embeddings: Path) -> None:
     before = (embeddings / "stranger.safetensors").read_bytes()
     prompt = graph("CompInvAdjustEmbedding", "stranger.safetensors", strength=1.0)
@@ -101,6 +107,12 @@ def test_a_repaired_word_is_a_new_file_beside_the_old(server: ComfyServer, embed
 @pytest.mark.parametrize(
     ("kind", "name", "inputs", "words"),
     [
+        (
+            "CompInvInspectEmbedding",
+            "many.safetensors",
+            {"model": ["1", 0]},
+            "with 75 vectors",
+        ),
         ("CompInvInspectEmbedding", "choose an embedding", {}, "has no word yet; choose a file in `embedding`"),
         ("CompInvInspectEmbedding", "zero.safetensors", {}, "A vector of the word is zero or not finite"),
         ("CompInvAdjustEmbedding", "zero.safetensors", {}, "A vector of the word is zero or not finite"),

@@ -1,0 +1,88 @@
+"""How a word is held while it is learned, and which of its steps becomes the result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..basics.settings import setting
+from ..semantic.hold import ANCHOR_LOSS, HOLDS
+from ..training.watch import ALL_STEPS, KEEPS, LAST, STOPS
+
+_HOLD = "hold"
+
+
+@dataclass(frozen=True)
+class HoldSettings:
+    """The settings of hold and choice that all methods have; a part of `settings.InversionConfig`."""
+
+    hold: str = setting(
+        ANCHOR_LOSS,
+        "choice",
+        "What keeps the word near its anchors: the paper's anchor loss, which anchor_weight weighs; a radius or a "
+        "direction that it may not leave, which mean the same for any number of steps, rate and batch; or radius and "
+        "anchor loss. No effect without anchors",
+        choices=HOLDS,
+        rare=True,
+        optional=True,
+        later=True,
+        group=_HOLD,
+    )
+    radius: float = setting(
+        0.5,
+        "number",
+        "How far the word may be from its anchors, as a share of their length: 0.3 stays an ordinary cat, 0.5 is near "
+        "your photos and still combines, 1 hardly holds. Only where hold has a radius",
+        within=(0, 100),
+        above=True,
+        step=0.05,
+        rare=True,
+        optional=True,
+        later=True,
+        group=_HOLD,
+    )
+    angle: float = setting(
+        40.0,
+        "number",
+        "Most degrees between the word and its anchors, at the length of the class noun. Only where hold is direction",
+        within=(0, 180),
+        above=True,
+        step=1.0,
+        rare=True,
+        optional=True,
+        later=True,
+        group=_HOLD,
+    )
+    keep: str = setting(
+        LAST,
+        "choice",
+        "Which step is the result: the last, or of those that have learned enough the one whose word shares attention "
+        "with other nouns most as its class noun does",
+        choices=KEEPS,
+        rare=True,
+        optional=True,
+        later=True,
+        group=_HOLD,
+    )
+    stop: str = setting(
+        ALL_STEPS,
+        "choice",
+        "When to end: after all steps, or before, when neither the photos are learned better nor the word combines "
+        "better any more",
+        choices=STOPS,
+        rare=True,
+        optional=True,
+        later=True,
+        group=_HOLD,
+    )
+    composition_nouns: tuple[str, ...] = setting(
+        (),
+        "lines",
+        "Nouns, one per line, beside which the word is measured while it is learned. Empty takes four of the anchors, "
+        "or of the 80 COCO nouns",
+        shown="",
+        rare=True,
+        optional=True,
+        later=True,
+        long=True,
+        group=_HOLD,
+    )

@@ -1,0 +1,121 @@
+"""Measuring a training as it goes on, keeping the best of its steps, and ending it when nothing improves any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+LAST, BEST = "last", "best composition"
+KEEPS = (LAST, BEST)
+ALL_STEPS, NO_LONGER = "steps", "when it no longer improves"
+STOPS = (ALL_STEPS, NO_LONGER)
+
+LEARNED = 0.8
+"""Share of the largest gain so far that a step must have reached to be kept."""
+PATIENCE = 4
+"""Measurements without any improvement after which nothing is expected any more."""
+_RISE = 1.05
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured after some steps.
+
+    Attributes
+    ----------
+    score : float
+        How well the result combines, more is better.
+    loss : float
+        Reconstruction of fixed photos with fixed noise: how much has been learned.
+    """
+
+    step: int
+    score: float
+    loss: float
+
+
+class Watch:
+    """The measurements of a training, and what follows from them.
+
+    What has been learned is the gain, the loss at the start less the loss now. A step is worth keeping when its gain is
+    at least 0.8 of the largest so far; of those the one with the highest score is kept. At the start the score is best
+    and nothing is learned, hence both.
+
+    Parameters
+    ----------
+    measure : callable () -> (score, loss)
+    every : int
+        Steps between two measurements.
+    keep, stop : str
+        One of `KEEPS`, one of `STOPS`.
+
+    Attributes
+    ----------
+    rows : list of Measurement
+        The first is of step 0, before anything is learned.
+    kept : Measurement or None
+        The step that is kept; None as long as nothing has been learned.
+    """
+
+    def __init__(
+        self, measure: Callable[[], tuple[float, float]], every: int, keep: str = LAST, stop: str = ALL_STEPS
+    ) -> None:
+        self._measure, self._every = measure, every
+        self.keeps_best, self._stops = keep == BEST, stop == NO_LONGER
+        self.restore(())
+
+    @property
+    def ended(self) -> bool:
+        """Whether the training is to stop."""
+        return self._stops and self._idle >= PATIENCE
+
+    @property
+    def result_step(self) -> int:
+        """The step whose word is the result."""
+        return self.kept.step if self.keeps_best and self.kept else self.rows[-1].step
+
+    def is_due(self, step: int, last: int) -> bool:
+        """Tell whether to measure after so many steps: now and then, and after the last."""
+        return (step % self._every == 0 or step == last) and not (self.rows and self.rows[-1].step >= step)
+
+    def measure(self, step: int) -> bool:
+        """Measure after so many steps; tell whether this is the step to keep now."""
+        return self._add(Measurement(step, *self._measure()))
+
+    def restore(self, rows: Sequence[Measurement]) -> None:
+        """Go back to these measurements."""
+        self.rows: list[Measurement] = []
+        self.kept: Measurement | None = None
+        self._most, self._mark, self._idle = 0.0, 0.0, 0
+        for row in rows:
+            self._add(row)
+
+    def back_to(self, step: int) -> None:
+        """Forget what was measured after a step."""
+        self.restore([row for row in self.rows if row.step <= step])
+
+    def curve(self, steps: int) -> list[float]:
+        """Return the score for every step: the last one measured by then."""
+        values, rows = [], list(self.rows)
+        for step in range(1, steps + 1):
+            while len(rows) > 1 and rows[1].step <= step:
+                rows.pop(0)
+            values.append(rows[0].score)
+        return values
+
+    def _add(self, row: Measurement) -> bool:
+        self.rows.append(row)
+        self._most = max(self._most, self._gain(row))
+        chosen = self._most > 0 and self._gain(row) >= LEARNED * self._most
+        chosen = chosen and (
+            self.kept is None or row.score > self.kept.score or self._gain(self.kept) < LEARNED * self._most
+        )
+        self._idle += 1
+        if chosen or self._most > _RISE * self._mark:
+            self._idle, self._mark = 0, self._most
+        if chosen:
+            self.kept = row
+        return chosen
+
+    def _gain(self, row: Measurement) -> float:
+        return self.rows[0].loss - row.loss
