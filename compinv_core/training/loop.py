@@ -21,7 +21,7 @@ from .run_state import BestState, RunState, RunStore
 from .task import TrainingTask
 from .watch import Measurement, Watch
 
-_TOTAL, _SCORE = "loss", "composition"
+_TOTAL = "loss"
 # What a saved tensor belongs to.
 _TASK, _OPTIMIZER = "task.", "optimizer."
 # Reading a loss back makes a GPU wait, so losses are collected and read in groups.
@@ -84,7 +84,7 @@ def train(
     Returns
     -------
     dict of str to list of float
-        One value per step for ``loss``, every named part, and ``composition``, the watch's score.
+        One value per step for ``loss``, every named part, and the curves of the watch.
 
     Raises
     ------
@@ -141,7 +141,7 @@ class _Loop:
         if self.watch is None:
             return self.history
         self._take_best(self.watch, work)
-        return {**self.history, _SCORE: self.watch.curve(self.step)}
+        return {**self.history, **self.watch.curves(self.step)}
 
     def _look(self) -> None:
         """Measure if it is time, and keep the state if it is the best."""

@@ -10,6 +10,8 @@ KEEPS = (LAST, BEST)
 ALL_STEPS, NO_LONGER = "steps", "when it no longer improves"
 STOPS = (ALL_STEPS, NO_LONGER)
 
+SCORE, STEADY = "composition", "steady loss"
+"""What the curves of a watch are called."""
 LEARNED = 0.8
 """Share of the largest gain so far that a step must have reached to be kept."""
 PATIENCE = 4
@@ -94,14 +96,14 @@ class Watch:
         """Forget what was measured after a step."""
         self.restore([row for row in self.rows if row.step <= step])
 
-    def curve(self, steps: int) -> list[float]:
-        """Return the score for every step: the last one measured by then."""
-        values, rows = [], list(self.rows)
+    def curves(self, steps: int) -> dict[str, list[float]]:
+        """Return score and loss for every step: what was measured last by then."""
+        held, rows = [], list(self.rows)
         for step in range(1, steps + 1):
             while len(rows) > 1 and rows[1].step <= step:
                 rows.pop(0)
-            values.append(rows[0].score)
-        return values
+            held.append(rows[0])
+        return {SCORE: [row.score for row in held], STEADY: [row.loss for row in held]}
 
     def _add(self, row: Measurement) -> bool:
         self.rows.append(row)

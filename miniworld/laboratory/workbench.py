@@ -6,7 +6,7 @@ learned is kept in the host's folders and used again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -139,6 +139,22 @@ class Workbench:
         patch = {"differences": "diff", "values": "set"}[kind.method.outcome]
         model.add_patches({key: (patch, (tensor,)) for key, tensor in load_file(file).items()})
         return model, tuple(f"embedding:{its_name}" for its_name in names)
+
+    def in_stages(self, kind: type, thing: Thing, name: str, steps: Sequence[int], **settings: Any) -> Iterator[Any]:
+        """Learn a thing from whole photos, its word before its noun, and stop on the way after each of these steps.
+
+        ``kind`` is a configuration's class, and ``settings`` are its fields and ``num_vectors``. Yields the training's
+        result (``model``, ``concepts``, ``history``), during which the word is ``embedding:NAME NOUN``.
+        """
+        vectors = settings.pop("num_vectors", 1)
+        more: dict[str, Any] = {}
+        if kind.method.trains_model:
+            settings["num_class_images"] = self.habits.class_pictures
+            more["class_images"] = (self.class_pictures(thing.noun),)
+        concept = _concept(thing, name, False, num_vectors=vectors, **more)
+        for count in steps:
+            config = kind(templates=self.habits.templates_with_class, **settings | {"steps": count})
+            yield self._train(config, [concept], name)
 
     def _train(self, config: Any, concepts: list[Any], name: str) -> Any:
         from compinv_core.host.learning.train import Places, train_concepts

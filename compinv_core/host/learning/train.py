@@ -92,8 +92,8 @@ class TrainingResult:
     concepts : tuple of Concept
         In the order of training.
     history : dict of str to list of float
-        ``loss``, ``reconstruction``, ``prior``, ``anchor`` and ``composition``, per step, resumed ones included, where
-        they exist.
+        ``loss``, ``reconstruction``, ``prior``, ``anchor``, ``composition`` and ``steady loss`` (of fixed noise), per
+        step, resumed ones included, where they exist.
     lora : dict of str to Tensor
         For the host's LORA_MODEL: the full difference, or its approximation; empty where only words are trained.
     told : str

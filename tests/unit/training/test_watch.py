@@ -67,7 +67,7 @@ def test_it_measures_now_and_then_and_at_the_end() -> None:
 def test_the_curve_holds_the_last_value() -> None:
     watch = Watch(lambda: (0.0, 0.0), 2)
     watch.restore([Measurement(0, 1.0, 1.0), Measurement(2, 0.5, 0.5), Measurement(4, 0.25, 0.5)])
-    assert watch.curve(5) == [1.0, 0.5, 0.5, 0.25, 0.25]
+    assert watch.curves(5) == {"composition": [1.0, 0.5, 0.5, 0.25, 0.25], "steady loss": [1.0, 0.5, 0.5, 0.5, 0.5]}
 
 
 def test_going_back_forgets_what_came_after() -> None:
