@@ -134,7 +134,7 @@ def draw_curves(record: AttentionRecord, curves: AttentionCurves) -> torch.Tenso
     charts = []
     if curves.logit.isfinite().any():
         lines = _lines(curves.steps, record.phrases, curves.logit, curves.logit_unguided)
-        title = "Similarity of the latents' queries to each phrase's keys (mean of q·k/√d less that of all words)"
+        title = "Similarity of the latents' queries to each phrase's keys (mean logit, relative to all words)"
         charts.append(draw_chart(title, "step", lines, ends, _range_of(lines, -math.inf, math.inf), shaded))
     if curves.share.isfinite().any():
         lines = _lines(curves.steps, record.phrases, curves.share, curves.share_unguided)
