@@ -46,7 +46,7 @@ class RecordAttention(io.ComfyNode):
                     multiline=True,
                     default="",
                     tooltip="Parts of the prompt, one per line, worded as there: for example embedding:my-cat cat, "
-                    "then a backpack. Two or more show how alike their attention is (the paper's Fig. 2).",
+                    "then a backpack. Two or more show whose attention is greater (the paper's Fig. 2) and how alike.",
                 ),
                 io.Combo.Input(
                     "blocks",
@@ -80,7 +80,7 @@ class ShowAttention(io.ComfyNode):
             category=schema.CATEGORY,
             description=(
                 "Draws what Record Attention saw: a heatmap per phrase, before and after layout guidance, and over the "
-                "steps how alike the phrases' attention is and how much of it lies in the boxes."
+                "steps how much attention each phrase has, how alike it is and how much of it lies in the boxes."
             ),
             search_aliases=["compinv", "cross-attention", "attention map", "heatmap", "DAAM", "interpretability"],
             inputs=[
@@ -119,7 +119,8 @@ class ShowAttention(io.ComfyNode):
                 ),
                 io.Image.Output(
                     display_name="plot",
-                    tooltip="Over the steps: cosine similarity of the phrases' attention, and its share in the boxes.",
+                    tooltip="Over the steps: similarity of the latents' queries to each phrase's keys (the paper's "
+                    "Fig. 2), the attention of each phrase, the cosine of their maps, and the share in the boxes.",
                 ),
                 schema.Report.Output(
                     display_name="report",

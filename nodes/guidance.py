@@ -81,8 +81,9 @@ def _preset_input() -> io.Combo.Input:
         advanced=True,
         tooltip=(
             "official_2024 repeats the authors' released code for comparison: span placeholder, heads second half, one "
-            "loss per head, and guidance that ends for good once an image is below the threshold. It overrides span "
-            "and heads. paper takes the settings as they are."
+            "loss per head and token, boxes truncated to whole cells of the map, and guidance that ends for good once "
+            "an image is below the threshold. It overrides span, heads and guided_share. paper takes the settings as "
+            "they are."
         ),
     )
 

@@ -64,7 +64,7 @@ def _pictures(folder: Path, block: Block, spatial: bool) -> list[np.ndarray]:
 def _attention(world: World, blocks: Sequence[Block], folder: Path) -> list[Path]:
     """Figures 2 and 9 for the pretrained noun, the plain word and the one learned with anchors.
 
-    Over the steps, how alike the attention of two phrases is; and where each attends, before and after guidance.
+    Over the steps, how much attention each of two phrases has; and where each attends, before and after guidance.
     """
     written = []
     own, other = world.things[blocks[0].things[0]], blocks[0].nouns[0]

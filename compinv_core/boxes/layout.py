@@ -57,7 +57,7 @@ class Layout:
         return len(self.phrases)
 
 
-def box_masks(boxes: Sequence[Box], height: int, width: int) -> torch.Tensor:
+def box_masks(boxes: Sequence[Box], height: int, width: int, truncate: bool = False) -> torch.Tensor:
     """Rasterise boxes at the resolution of an attention map (M_i in Eq. 9).
 
     A cell belongs to a box when its centre does, so boxes that touch never share a cell. A box that holds no centre
@@ -69,15 +69,19 @@ def box_masks(boxes: Sequence[Box], height: int, width: int) -> torch.Tensor:
         Fractions of the picture.
     height, width : int
         Cells of the map.
+    truncate : bool, optional
+        Cut as the authors' released code does: every edge times the number of cells, truncated to whole cells. A box
+        within a row or column of cells then has an empty mask.
 
     Returns
     -------
     Tensor (N, height, width), float32
         1 inside the box, 0 outside.
     """
+    cells = _truncated_cells if truncate else _cells
     masks = torch.zeros(len(boxes), height, width)
     for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
-        mask[_cells(y0, y1, height), _cells(x0, x1, width)] = 1.0
+        mask[cells(y0, y1, height), cells(x0, x1, width)] = 1.0
     return masks
 
 
@@ -112,6 +116,10 @@ def _cells(start: float, stop: float, size: int) -> slice:
         first = min(int((start + stop) / 2 * size), size - 1)
         last = first + 1
     return slice(first, last)
+
+
+def _truncated_cells(start: float, stop: float, size: int) -> slice:
+    return slice(int(start * size), int(stop * size))
 
 
 def _check_box(phrase: str, box: Box) -> None:

@@ -16,6 +16,7 @@ import torch
 
 from ..semantic.learned_token import LearnedToken
 from ..training.task import StepLoss
+from .encoded import Encoded
 from .settings import InversionConfig
 
 _STEADY = 8
@@ -25,34 +26,28 @@ Encode = Callable[[int, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class InversionData:
-    """What a concept is learned from.
+class InversionData(Encoded):
+    """What a concept is learned from: encoded photos.
 
     Attributes
     ----------
-    latents : Tensor (n, C, h, w), float32
-        Encoded photos as the diffusion model takes them (scaled), on the training device.
     weights : Tensor (n, 1, h, w), float32, or None
         Concept masks at latent resolution, 0 to 1; None weighs every position the same.
     """
 
-    latents: torch.Tensor
     weights: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class ClassData:
-    """Pictures of the concept's class, by which the model remembers it.
+class ClassData(Encoded):
+    """Pictures of the concept's class, by which the model remembers it; of the size of the photos.
 
     Attributes
     ----------
-    latents : Tensor (m, C, h, w), float32
-        Of the size of the photos' latents, on the training device.
     context : Tensor (1, 77, D), float32
         The encoded class prompt.
     """
 
-    latents: torch.Tensor
     context: torch.Tensor
 
 
@@ -78,8 +73,7 @@ class Inversion:
     """The task of learning concepts from photos, alone or together.
 
     A batch holds the concepts evenly, in turn where it is smaller than their number. One sentence is drawn per concept
-    and batch, so that the text encoder runs once for each. Photos are not mirrored, since mirroring would teach that
-    lettering, markings and handedness do not matter.
+    and batch, so that the text encoder runs once for each.
 
     Parameters
     ----------
@@ -119,16 +113,11 @@ class Inversion:
         templates, chosen = [], []
         for subject, count in present:
             templates.append(int(torch.randint(len(self.config.sentences), (1,), generator=generator)))
-            chosen.append(torch.randint(len(subject.data.latents), (count,), generator=generator))
+            chosen.append(subject.data.draw(count, generator))
         classes = [(subject.pictures_of_class, count) for subject, count in present]
-        class_chosen = [
-            torch.randint(len(pictures.latents), (count,), generator=generator)
-            for pictures, count in classes
-            if pictures is not None
-        ]
+        class_chosen = [pictures.draw(count, generator) for pictures, count in classes if pictures is not None]
         vectors = [subject.token.vectors for subject, _ in present]
-        latents = [subject.data.latents[rows.to(subject.data.latents.device)]
-                   for (subject, _), rows in zip(present, chosen, strict=True)]  # fmt: skip
+        latents = [subject.data.take(rows, generator) for (subject, _), rows in zip(present, chosen, strict=True)]
         contexts = [
             subject.encode(template, vector).expand(count, -1, -1)
             for (subject, count), template, vector in zip(present, templates, vectors, strict=True)
@@ -136,7 +125,7 @@ class Inversion:
         if class_chosen:
             for (pictures, count), rows in zip(classes, class_chosen, strict=True):
                 assert pictures is not None
-                latents.append(pictures.latents[rows.to(pictures.latents.device)])
+                latents.append(pictures.take(rows, generator))
                 contexts.append(pictures.context.expand(count, -1, -1))
         prediction, target = self._predict(_joined(latents), _joined(contexts), generator)
         photos = self.config.batch_size

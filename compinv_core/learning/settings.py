@@ -102,7 +102,8 @@ class InversionConfig(HoldSettings):
         "seq_mean",
         "choice",
         "What the squared distance is divided by: seq_mean 77 x the embedding's width (the authors' code; the paper's "
-        "0.95 refers to it), dim_mean the width, sum 1. The log gives the equal anchor_weight for the others",
+        "0.95 refers to it), dim_mean the width, sum 1, per_anchor the number of anchors (the paper's Eq. 6 read "
+        "literally, as their mean). The log gives the equal anchor_weight for the others",
         choices=REDUCTIONS,
         rare=True,
         group=_TRAINING,
@@ -162,7 +163,8 @@ class InversionConfig(HoldSettings):
         "paper",
         "choice",
         "official_2024 repeats the authors' released code for comparison: the superclass is the only anchor for good, "
-        "the mask has no effect, only the first of several vectors is trained",
+        "the mask has no effect, one vector is learned whatever num_vectors is, weights decay by 0.01, photos are "
+        "sampled from the autoencoder's posterior, and half of them mirrored where the model is trained, too",
         choices=PRESETS,
         rare=True,
         optional=True,
@@ -196,9 +198,14 @@ class InversionConfig(HoldSettings):
         return self.token_learning_rate or self.learning_rate
 
     @property
-    def trained_vectors(self) -> int | None:
-        """How many of a concept's vectors are trained; None for all."""
-        return 1 if self.preset == "official_2024" else None
+    def is_official(self) -> bool:
+        """Whether the released code's choices are repeated."""
+        return self.preset == "official_2024"
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether each picture of a batch is mirrored with probability 1/2."""
+        return self.is_official and self.method.trains_model
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -223,19 +230,19 @@ class InversionConfig(HoldSettings):
     @property
     def reduction(self) -> str:
         """The reduction of the anchor loss in use."""
-        return "seq_mean" if self.preset == "official_2024" else self.anchor_reduction
+        return "seq_mean" if self.is_official else self.anchor_reduction
 
     @property
     def bounds(self) -> Hold:
         """By what the word is held."""
-        return Hold() if self.preset == "official_2024" else Hold(self.hold, self.radius, self.angle)
+        return Hold() if self.is_official else Hold(self.hold, self.radius, self.angle)
 
     def recoder_settings(self) -> RecoderSettings:
         """Return the settings of the sparse code that these settings imply."""
         return RecoderSettings(
             max_active=self.max_active_anchors,
             coder=self.sparse_coder,
-            recode_every=0 if self.preset == "official_2024" else self.recode_every,
+            recode_every=0 if self.is_official else self.recode_every,
             momentum=self.recode_momentum,
             superclass_share=self.superclass_share,
         )
@@ -250,4 +257,5 @@ class InversionConfig(HoldSettings):
             scale_loss,
             self.gradient_accumulation,
             self.optimizer,
+            0.01 if self.is_official else 0.0,
         )

@@ -39,6 +39,11 @@ class AttentionCurves:
         `attention_similarity` of each pair; unguided where guidance changed the latents of the step, else NaN.
     mass, mass_unguided : Tensor (S, B, K)
         `box_shares` of each boxed phrase; unguided as above.
+    logit, logit_unguided : Tensor (S, B, P)
+        How similar the latents' queries are to each phrase's keys, in units of the attention's logarithm; see
+        `spatial.attention.BlockMaps`. NaN in records of earlier versions; unguided as above.
+    share, share_unguided : Tensor (S, B, P)
+        The part of the attention that each phrase has; likewise.
     """
 
     steps: tuple[int, ...]
@@ -49,6 +54,10 @@ class AttentionCurves:
     similarity_unguided: torch.Tensor
     mass: torch.Tensor
     mass_unguided: torch.Tensor
+    logit: torch.Tensor
+    logit_unguided: torch.Tensor
+    share: torch.Tensor
+    share_unguided: torch.Tensor
 
 
 def mean_map(maps: Sequence[BlockMaps]) -> torch.Tensor:
@@ -70,10 +79,9 @@ def mean_map(maps: Sequence[BlockMaps]) -> torch.Tensor:
 
 
 def attention_similarity(attention: torch.Tensor) -> torch.Tensor:
-    """Cosine between the attention maps of every two phrases.
+    """Cosine between the attention maps of every two phrases: whether they look at the same places.
 
-    The paper's Fig. 2 plots a relative attention similarity over the steps without a formula; here it is defined so:
-    with the relative attention ``p_i = A_i / Σ A_i`` of phrase i, the share of its attention that each cell has, the
+    With the relative attention ``p_i = A_i / Σ A_i`` of phrase i, the share of its attention that each cell has, the
     similarity of i and j is ``s_ij = ⟨p_i, p_j⟩ / (‖p_i‖ ‖p_j‖)``. It is 0 where no cell attends to both phrases and 1
     where both attend everywhere in the same proportion, whatever the two totals are.
 
@@ -137,6 +145,12 @@ def attention_curves(record: AttentionRecord, boxes: Sequence[Box | None]) -> At
             return torch.full((record.images, len(boxed)), torch.nan)
         return box_shares([BlockMaps(each.values[:, list(boxed)], each.blocks) for each in maps], placed)
 
+    def number(maps: Sequence[BlockMaps] | None, name: str) -> torch.Tensor:
+        known = [(getattr(each, name), each.blocks) for each in maps or ()]
+        if not known or any(values is None for values, _ in known):
+            return torch.full((record.images, len(record.phrases)), torch.nan)
+        return torch.stack([values * blocks for values, blocks in known]).sum(0) / sum(blocks for _, blocks in known)
+
     frames = record.frames
     return AttentionCurves(
         tuple(frame.step for frame in frames),
@@ -147,6 +161,10 @@ def attention_curves(record: AttentionRecord, boxes: Sequence[Box | None]) -> At
         torch.stack([similarity(frame.unguided) for frame in frames]),
         torch.stack([mass(frame.maps) for frame in frames]),
         torch.stack([mass(frame.unguided) for frame in frames]),
+        torch.stack([number(frame.maps, "logit") for frame in frames]),
+        torch.stack([number(frame.unguided, "logit") for frame in frames]),
+        torch.stack([number(frame.maps, "mass") for frame in frames]),
+        torch.stack([number(frame.unguided, "mass") for frame in frames]),
     )
 
 
@@ -237,6 +255,10 @@ def attention_report(record: AttentionRecord, curves: AttentionCurves, boxes: Se
     names = [" / ".join(record.phrases[i] for i in pair) for pair in curves.pairs]
     boxed = [record.phrases[i] for i in curves.boxed]
     tables = {
+        "query-key similarity": (record.phrases, curves.logit),
+        "query-key similarity before guidance": (record.phrases, curves.logit_unguided),
+        "attention mass": (record.phrases, curves.share),
+        "attention mass before guidance": (record.phrases, curves.share_unguided),
         "similarity": (names, curves.similarity),
         "similarity before guidance": (names, curves.similarity_unguided),
         "in-box mass": (boxed, curves.mass),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -123,16 +124,27 @@ def draw_curves(record: AttentionRecord, curves: AttentionCurves) -> torch.Tenso
     Returns
     -------
     Tensor (1, height, width, 3), float32, in [0, 1]
-        Attention similarity of every two phrases (see `measures.attention_similarity`) and, where phrases
-        have boxes, below it the share of attention inside them. Dashed: before guidance.
+        One chart below the other: how similar the latents' queries are to each phrase's keys, as in the paper's Fig. 2,
+        and the attention that each phrase has, where they were recorded (see `measures.AttentionCurves`); the cosine
+        of every two phrases' maps (see `measures.attention_similarity`); where phrases have boxes, the share of
+        attention inside them. Dashed: before guidance.
     """
-    names = [" / ".join(record.phrases[i] for i in pair) for pair in curves.pairs]
-    lines = _lines(curves.steps, names, curves.similarity, curves.similarity_unguided)
     ends = (0.0, float(max(record.steps - 1, 1)))
     shaded = [(max(first - 0.5, ends[0]), min(last + 0.5, ends[1])) for first, last in _runs(curves.guided_steps)]
-    note = "" if curves.pairs else "similarity needs two phrases"
-    title = "Attention similarity of the phrases (cosine)"
-    charts = [draw_chart(title, "step", lines, ends, _range_of(lines), shaded, note)]
+    charts = []
+    if curves.logit.isfinite().any():
+        lines = _lines(curves.steps, record.phrases, curves.logit, curves.logit_unguided)
+        title = "Similarity of the latents' queries to each phrase's keys (mean logit, relative to all words)"
+        charts.append(draw_chart(title, "step", lines, ends, _range_of(lines, -math.inf, math.inf), shaded))
+    if curves.share.isfinite().any():
+        lines = _lines(curves.steps, record.phrases, curves.share, curves.share_unguided)
+        highest = max((value for line in lines for value in line.y if value == value), default=1.0)
+        charts.append(draw_chart("Attention of each phrase", "step", lines, ends, (0.0, 1.05 * highest), shaded))
+    names = [" / ".join(record.phrases[i] for i in pair) for pair in curves.pairs]
+    lines = _lines(curves.steps, names, curves.similarity, curves.similarity_unguided)
+    note = "" if curves.pairs else "the cosine needs two phrases"
+    title = "Likeness of the phrases' attention maps (cosine)"
+    charts.append(draw_chart(title, "step", lines, ends, _range_of(lines), shaded, note))
     if curves.boxed:
         boxed = [record.phrases[i] for i in curves.boxed]
         lines = _lines(curves.steps, boxed, curves.mass, curves.mass_unguided)
@@ -151,14 +163,14 @@ def _lines(steps: Sequence[int], names: Sequence[str], after: torch.Tensor, befo
     return lines
 
 
-def _range_of(lines: Sequence[Line]) -> tuple[float, float]:
+def _range_of(lines: Sequence[Line], least: float = 0.0, most: float = 1.0) -> tuple[float, float]:
     values = [value for line in lines for value in line.y if value == value]  # without NaN
     if not values:
         return 0.0, 1.0
     # A tenth of the scale at least, so that rounding errors are not blown up to a curve.
     low, high = min(values), max(values)
     room = max(0.05 * (high - low), (0.1 - (high - low)) / 2)
-    return max(0.0, low - room), min(1.0, high + room)
+    return max(least, low - room), min(most, high + room)
 
 
 def _runs(steps: Sequence[int]) -> list[tuple[int, int]]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from ..basics.content import ByContent
 from ..basics.errors import UserError
 from ..boxes.layout import Box
-from ..spatial.attention import BlockMaps
+from ..spatial.attention import BlockMaps, combined
 
 MEMORY_LIMIT = 64 * 2**20
 """Bytes that one recording holds: the maps of all its runs, with the one in progress, and copies of their results."""
@@ -228,10 +228,10 @@ def merge_maps(maps: Iterable[BlockMaps], limit: int | None = None) -> tuple[Blo
     tuple of BlockMaps
         One per resolution, the finest first; float32, CPU.
     """
-    merged = _by_resolution(BlockMaps(each.values.detach().float(), each.blocks) for each in maps)
+    merged = _by_resolution(each.mapped(lambda tensor: tensor.detach().float()) for each in maps)
     while limit is not None and _size(merged) > limit and merged[0].values.shape[-2:].numel() > 1:
         merged = _by_resolution([_halved(merged[0]), *merged[1:]])
-    return tuple(BlockMaps(each.values.cpu(), each.blocks) for each in merged)
+    return tuple(each.mapped(torch.Tensor.cpu) for each in merged)
 
 
 def _by_resolution(maps: Iterable[BlockMaps]) -> list[BlockMaps]:
@@ -243,13 +243,18 @@ def _by_resolution(maps: Iterable[BlockMaps]) -> list[BlockMaps]:
 
 
 def _mean(group: Sequence[BlockMaps]) -> BlockMaps:
-    blocks = sum(each.blocks for each in group)
-    return BlockMaps(torch.stack([each.values * each.blocks for each in group]).sum(0) / blocks, blocks)
+    blocks = [each.blocks for each in group]
+
+    def mean(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        weighted = [tensor * number for tensor, number in zip(tensors, blocks, strict=True)]
+        return torch.stack(weighted).sum(0) / sum(blocks)
+
+    return combined(group, sum(blocks), mean)
 
 
 def _halved(maps: BlockMaps) -> BlockMaps:
     values = torch.nn.functional.avg_pool2d(maps.values, 2, ceil_mode=True, count_include_pad=False)
-    return BlockMaps(values, maps.blocks)
+    return replace(maps, values=values)
 
 
 def _size(maps: Iterable[BlockMaps]) -> int:

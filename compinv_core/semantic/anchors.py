@@ -25,7 +25,7 @@ __all__ = [
     "sparse_coefficients",
 ]
 
-REDUCTIONS = ("seq_mean", "dim_mean", "sum")
+REDUCTIONS = ("seq_mean", "dim_mean", "sum", "per_anchor")
 # Of the released code's mean over the whole input sequence, whatever the text encoder's context is.
 _SEQUENCE_LENGTH = 77
 
@@ -106,9 +106,11 @@ def anchor_loss(
         Anchor embeddings, as they are in the text encoder (not unit-norm).
     codes : Tensor (k, N)
         Non-negative, each row sums to 1.
-    reduction : {"seq_mean", "dim_mean", "sum"}, default "seq_mean"
+    reduction : {"seq_mean", "dim_mean", "sum", "per_anchor"}, default "seq_mean"
         ``seq_mean`` divides by 77 * D, the mean over the whole input sequence as in the authors' released code, which
-        is what the paper's lambda = 0.95 refers to. ``dim_mean`` divides by D, ``sum`` by 1.
+        is what the paper's lambda = 0.95 refers to. ``dim_mean`` divides by D, ``sum`` by 1. ``per_anchor`` is Eq. 6
+        taken as a mean over its anchors: it divides by N, the anchors of the whole set, over which the sum over i runs,
+        and not by the few of them that delta weighs, whose number changes in training.
 
     Returns
     -------
@@ -119,7 +121,7 @@ def anchor_loss(
     UserError
         On an unknown reduction.
     """
-    divisor = _divisor(reduction, vectors.shape[-1])
+    divisor = _divisor(reduction, vectors.shape[-1], len(dictionary))
     distances = (vectors[:, None, :] - dictionary.detach()[None, :, :]).square().sum(-1)
     return (codes.detach() * distances).sum() / divisor
 
@@ -129,18 +131,22 @@ def anchor_mean(dictionary: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     return codes @ dictionary
 
 
-def equivalent_anchor_weight(anchor_weight: float, source: str, target: str, width: int = 768) -> float:
+def equivalent_anchor_weight(
+    anchor_weight: float, source: str, target: str, width: int = 768, anchors: int = 1
+) -> float:
     """Convert lambda between reductions so that one vector feels the same balance of the two losses.
 
     From ``lambda / (1 - lambda) / divisor`` being equal on both sides. 0.95 under ``seq_mean`` is 0.198 under
-    ``dim_mean`` and 3.2e-4 under ``sum``. `source` is the reduction that `anchor_weight` belongs to.
+    ``dim_mean`` and 3.2e-4 under ``sum``. `source` is the reduction that `anchor_weight` belongs to, `anchors` the
+    number of anchors in the set.
     """
-    pull = anchor_weight / _divisor(source, width)
-    scaled = pull * _divisor(target, width)
+    pull = anchor_weight / _divisor(source, width, anchors)
+    scaled = pull * _divisor(target, width, anchors)
     return scaled / (scaled + (1.0 - anchor_weight))
 
 
-def _divisor(reduction: str, width: int) -> float:
+def _divisor(reduction: str, width: int, anchors: int) -> float:
     if reduction not in REDUCTIONS:
         raise UserError(f"anchor_reduction is {reduction!r}; choose one of {', '.join(REDUCTIONS)}.")
-    return {"seq_mean": float(_SEQUENCE_LENGTH * width), "dim_mean": float(width), "sum": 1.0}[reduction]
+    sequence = float(_SEQUENCE_LENGTH * width)
+    return {"seq_mean": sequence, "dim_mean": float(width), "sum": 1.0, "per_anchor": float(anchors)}[reduction]

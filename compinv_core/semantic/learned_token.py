@@ -22,8 +22,6 @@ class LearnedToken:
         None holds the vectors by no anchors.
     reduction : str
         Of the anchor loss; see `compinv_core.semantic.anchors.anchor_loss`.
-    trained : int, optional
-        How many of the vectors are trained, from the first; None for all.
     hold : Hold
         By what they are held, where there are anchors.
     """
@@ -33,19 +31,16 @@ class LearnedToken:
         initial: torch.Tensor,
         recoder: AnchorRecoder | None = None,
         reduction: str = "seq_mean",
-        trained: int | None = None,
         hold: Hold | None = None,
     ) -> None:
         self.recoder, self._reduction, self._hold = recoder, reduction, hold or Hold()
-        count = len(initial) if trained is None else trained
-        self.parameter = torch.nn.Parameter(initial[:count].clone())
-        self._fixed = initial[count:].clone()
+        self.parameter = torch.nn.Parameter(initial.clone())
         self._codes_to_device()
 
     @property
     def vectors(self) -> torch.Tensor:
-        """Tensor (k, D): the vectors, differentiable where they are trained."""
-        return torch.cat([self.parameter, self._fixed]) if len(self._fixed) else self.parameter
+        """Tensor (k, D): the vectors, differentiable."""
+        return self.parameter
 
     def anchor_loss(self, vectors: torch.Tensor) -> torch.Tensor | None:
         """Return the distance of the vectors to their anchors (Eq. 6), or None without anchors, or with a bound alone.
@@ -63,7 +58,7 @@ class LearnedToken:
         if self.recoder.after_step(step, self.vectors):
             self._codes_to_device()
         if self._hold.has_bound:
-            points = (self._codes @ self._dictionary)[: len(self.parameter)]
+            points = self._codes @ self._dictionary
             norm = float(self._dictionary[self.recoder.superclass].norm())
             with torch.no_grad():
                 self.parameter.copy_(self._hold.held(self.parameter, points, norm))

@@ -8,7 +8,7 @@ Symbols: A_i attention map of phrase i, M_i mask of its box, L_loc the loss, x l
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -91,8 +91,9 @@ def layout_loss(
 ) -> torch.Tensor:
     """Location loss of the attention captured in one evaluation of the model.
 
-    At each resolution, A_i is the mean over blocks, heads and the phrase's tokens (with `config.loss_per_head`, every
-    block and head has a loss of its own). The result is the mean over resolutions, weighted by their numbers of blocks.
+    At each resolution, A_i is the mean over blocks, heads and the phrase's tokens. With `config.loss_per_head` every
+    block and head has a loss of its own, with `config.loss_per_token` every token; a phrase has the mean of its
+    tokens'. The result is the mean over resolutions, weighted by their numbers of blocks.
 
     Parameters
     ----------
@@ -106,10 +107,17 @@ def layout_loss(
     -------
     Tensor (B,)
     """
+    if config.loss_per_token:
+        blocks, of_spans = tuple(blocks), replace(config, loss_per_token=False)
+        phrases = [
+            layout_loss(blocks, [(token,) for token in span], [box] * len(span), of_spans)
+            for span, box in zip(spans, boxes, strict=True)
+        ]
+        return torch.stack(phrases).mean(dim=0)
     losses, counts = [], []
     for (height, width), maps in maps_by_resolution(blocks, spans, config.heads).items():
         batch, count = maps.shape[:2]
-        masks = box_masks(boxes, height, width).to(maps)
+        masks = box_masks(boxes, height, width, config.truncated_boxes).to(maps)
         if config.loss_per_head:
             loss = location_loss(maps.flatten(0, 2), masks, config.loss).unflatten(0, (batch, -1)).mean(dim=1)
         else:

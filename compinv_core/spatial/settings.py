@@ -28,6 +28,10 @@ class GuidanceConfig:
     stale_loss : bool
         Compare the threshold with the loss from *before* the last update, kept from step to step: an image whose loss
         was once at or below the threshold is never guided again.
+    loss_per_token : bool
+        Average the losses of a phrase's single tokens instead of taking the loss of their mean map.
+    truncated_boxes : bool
+        Truncate the edges of boxes to whole cells; see `boxes.layout.box_masks`.
     """
 
     strength: float = setting(
@@ -131,6 +135,8 @@ class GuidanceConfig:
     )
     loss_per_head: bool = False
     stale_loss: bool = False
+    loss_per_token: bool = False
+    truncated_boxes: bool = False
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -148,12 +154,19 @@ class GuidanceConfig:
         """Apply a preset: "paper" changes nothing.
 
         "official_2024" repeats what the authors' released code does where it differs: the placeholder's tokens only,
-        half of the heads, the loss per block and head, the stale loss.
+        half of the heads, the loss per block, head and token, boxes truncated to whole cells, the stale loss.
         """
         if preset not in PRESETS:
             raise UserError(f"preset is {quoted(preset)}; give one of {listed(PRESETS)}.")
         if preset == "paper":
             return self
         return replace(
-            self, span="placeholder", heads="second half", loss_per_head=True, stale_loss=True, guided_share=0.0
+            self,
+            span="placeholder",
+            heads="second half",
+            loss_per_head=True,
+            loss_per_token=True,
+            truncated_boxes=True,
+            stale_loss=True,
+            guided_share=0.0,
         )

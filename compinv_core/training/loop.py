@@ -45,6 +45,8 @@ class LoopSettings:
         Batches per step, whose gradients are averaged.
     optimizer : str
         One of `compinv_core.training.optimizers.OPTIMIZERS`.
+    weight_decay : float
+        Of the optimiser.
     """
 
     steps: int
@@ -54,6 +56,7 @@ class LoopSettings:
     scale_loss: bool = False
     accumulation: int = 1
     optimizer: str = "adamw"
+    weight_decay: float = 0.0
 
 
 def train(
@@ -106,7 +109,7 @@ class _Loop:
     ) -> None:
         self.task, self.settings, self.store, self.sink, self.ask = task, settings, store, sink, ask
         self.watch, self.best = watch, BestState(store)
-        self.optimizer = make_optimizer(settings.optimizer, task.parameter_groups())
+        self.optimizer = make_optimizer(settings.optimizer, task.parameter_groups(), settings.weight_decay)
         self.generator = torch.Generator().manual_seed(settings.seed)
         device = self.optimizer.param_groups[0]["params"][0].device.type
         self.scaler = GradScaler(device, _FIRST_SCALE, growth_interval=1000, enabled=settings.scale_loss)

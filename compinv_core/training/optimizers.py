@@ -33,8 +33,8 @@ def check_optimizer(name: str, device: torch.device) -> None:
         )
 
 
-def make_optimizer(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """Return an optimiser without weight decay.
+def make_optimizer(name: str, groups: list[dict[str, Any]], weight_decay: float = 0.0) -> torch.optim.Optimizer:
+    """Return an optimiser.
 
     Parameters
     ----------
@@ -43,19 +43,21 @@ def make_optimizer(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optim
         factored second moments.
     groups : list of dict
         Parameters and learning rate of each group.
+    weight_decay : float
+        Share of a parameter, times its rate, that every step takes off.
     """
     if name == "adamw":
         devices = {parameter.device.type for group in groups for parameter in group["params"]}
         # One pass over the memory instead of ten, which is what a step of a whole network waits for.
-        return torch.optim.AdamW(groups, weight_decay=0.0, fused=devices <= _FUSED_DEVICES)
+        return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=devices <= _FUSED_DEVICES)
     if name == "adamw_8bit":
         from bitsandbytes.optim import AdamW8bit  # pyright: ignore[reportMissingImports]
 
-        return AdamW8bit(groups, weight_decay=0.0)
+        return AdamW8bit(groups, weight_decay=weight_decay)
     if name == "adafactor":
         from transformers.optimization import Adafactor
 
-        return Adafactor(groups, scale_parameter=False, relative_step=False, weight_decay=0.0)
+        return Adafactor(groups, scale_parameter=False, relative_step=False, weight_decay=weight_decay)
     raise UserError(f"optimizer is {name!r}; choose one of {', '.join(OPTIMIZERS)}.")
 
 

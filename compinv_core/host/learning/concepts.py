@@ -46,9 +46,17 @@ def check_concepts(clip: CLIP, config: InversionConfig, concepts: Sequence[Conce
     for position, concept in enumerate(concepts):
         photos = stack_photos(concept.photos)
         masks = None if concept.masks is None else stack_masks(concept.masks, photos)
-        if masks is not None and config.preset == "official_2024":
+        if masks is not None and config.is_official:
             logger.info("The preset official_2024 repeats that the mask has no effect in the released code.")
             masks = None
+        if concept.num_vectors > 1 and config.is_official:
+            logger.info(
+                "The preset official_2024 learns one vector for %s instead of %d: prompts of the released code hold "
+                "only the first.",
+                concept.name,
+                concept.num_vectors,
+            )
+            concept = dataclasses.replace(concept, num_vectors=1)
         # The first concept's inputs are those of the training node itself.
         owner = f" of {concept.name}" if position else ""
         check_known_word(clip, concept.superclass, f"superclass{owner}")
@@ -76,7 +84,7 @@ def dictionary(clip: CLIP, config: InversionConfig, superclass: str, anchors: An
     if anchors is None or (config.anchor_weight == 0 and not config.bounds.has_bound):
         return None
     own = load_anchors(clip, [superclass])
-    if config.preset == "official_2024":
+    if config.is_official:
         return own
     here = load_anchors(clip, anchors.words[:1]).vectors
     if here.shape != anchors.vectors[:1].shape or not torch.allclose(here, anchors.vectors[:1], atol=1e-3):
@@ -95,7 +103,7 @@ def learned_token(
         position = anchors.token_ids.index(word_token_ids(clip, concept.superclass))
         recoder = AnchorRecoder(anchors, position, concept.num_vectors, config.recoder_settings(), NearestToken(clip))
     initial = initial_vectors(clip, concept.init_word, concept.num_vectors)
-    return LearnedToken(initial.to(device), recoder, config.reduction, config.trained_vectors, config.bounds)
+    return LearnedToken(initial.to(device), recoder, config.reduction, config.bounds)
 
 
 def initial_vectors(clip: CLIP, word: str, count: int) -> torch.Tensor:
@@ -137,11 +145,9 @@ def learned_concept(
     return dataclasses.replace(concept, vectors=token.vectors.detach().float().cpu(), metadata=metadata)
 
 
-def log_equivalent_weights(config: InversionConfig, width: int) -> None:
-    """Log what the anchor weight would be under the other reductions, for embeddings of a width."""
-    others = [
-        f"{equivalent_anchor_weight(config.anchor_weight, config.reduction, reduction, width):.4g} under {reduction}"
-        for reduction in REDUCTIONS
-        if reduction != config.reduction
-    ]
-    logger.info("anchor_weight %g under %s equals %s.", config.anchor_weight, config.reduction, " and ".join(others))
+def log_equivalent_weights(config: InversionConfig, anchors: Anchors) -> None:
+    """Log what the anchor weight would be under the other reductions."""
+    count, width = anchors.vectors.shape
+    weight = lambda to: equivalent_anchor_weight(config.anchor_weight, config.reduction, to, width, count)  # noqa: E731
+    others = [f"{weight(reduction):.4g} under {reduction}" for reduction in REDUCTIONS if reduction != config.reduction]
+    logger.info("anchor_weight %g under %s equals %s.", config.anchor_weight, config.reduction, listed(others))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
+from comfy.ldm.models.autoencoder import DiagonalGaussianRegularizer
+from comfy.ldm.modules.distributions.distributions import DiagonalGaussianDistribution
 
+from ... import logger
 from ...basics.errors import UserError
 from ...learning.photos import centre_crop, latent_weights
+from ...learning.settings import InversionConfig
 from ...training.events import Sink, reported
 from ..family import Family
 
@@ -60,17 +65,72 @@ def encode_photos(
     UserError
         When the autoencoder gives NaN, or a mask lies only in the part that is cropped away.
     """
-    latents = []
-    with torch.inference_mode():
-        for photo in reported("encoding photos", tuple(centre_crop(photos, cell)), sink):
-            latents.append(model.model.process_latent_in(vae.encode(photo[None])))
+    encoded = _encoded(vae, photos, cell, sink, model.model.process_latent_in)
     with torch.inference_mode(False):
-        encoded = torch.cat([latent.detach().float().cpu().clone() for latent in latents])
         weights = None if masks is None else latent_weights(centre_crop(masks.clone(), cell), cell)
-    if not torch.isfinite(encoded).all():
-        raise UserError("The autoencoder turned the images into NaN; use its full-precision version (--fp32-vae).")
     if weights is not None and not weights.sum((1, 2, 3)).all():
         raise UserError(
             f"A mask is empty after cropping the image to a multiple of {cell}; paint the concept further inside."
         )
     return encoded, weights
+
+
+def samples_posterior(config: InversionConfig, vae: VAE) -> bool:
+    """Whether photos are sampled from the autoencoder's posterior: where that is asked for, and it has a spread."""
+    has_spread = isinstance(_regularization(vae), DiagonalGaussianRegularizer)
+    if config.is_official and not has_spread:
+        logger.warning(
+            "The preset official_2024 samples the autoencoder's posterior at every step; this autoencoder (%s) gives "
+            "its mean alone, on which the training is done.",
+            type(vae.first_stage_model).__name__,
+        )
+    return config.is_official and has_spread
+
+
+def encode_spread(model: ModelPatcher, vae: VAE, photos: torch.Tensor, cell: int, sink: Sink) -> torch.Tensor:
+    """Return the standard deviations (n, C, h, w) of the posterior whose means `encode_photos` gives.
+
+    Parameters
+    ----------
+    vae : VAE
+        One that `samples_posterior` has found a spread in.
+    photos : Tensor (n, H, W, 3)
+
+    Raises
+    ------
+    UserError
+        When the autoencoder gives NaN.
+    """
+
+    def deviation(module: torch.nn.Module, inputs: tuple, output: tuple) -> tuple:
+        return DiagonalGaussianDistribution(inputs[0].float()).std, output[1]
+
+    def scaled(deviations: torch.Tensor) -> torch.Tensor:
+        # Of how the diffusion model takes latents a spread has the scale, but no shift.
+        process = model.model.process_latent_in
+        return process(deviations) - process(torch.zeros_like(deviations))
+
+    # The host's own encoding, cropping and tiling included, with the spread in the place of the mean.
+    hook = _regularization(vae).register_forward_hook(deviation)
+    try:
+        return _encoded(vae, photos, cell, sink, scaled)
+    finally:
+        hook.remove()
+
+
+def _encoded(
+    vae: VAE, photos: torch.Tensor, cell: int, sink: Sink, scaled: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    latents = []
+    with torch.inference_mode():
+        for photo in reported("encoding photos", tuple(centre_crop(photos, cell)), sink):
+            latents.append(scaled(vae.encode(photo[None])))
+    with torch.inference_mode(False):
+        encoded = torch.cat([latent.detach().float().cpu().clone() for latent in latents])
+    if not torch.isfinite(encoded).all():
+        raise UserError("The autoencoder turned the images into NaN; use its full-precision version (--fp32-vae).")
+    return encoded
+
+
+def _regularization(vae: VAE) -> Any:
+    return getattr(vae.first_stage_model, "regularization", None)

@@ -14,6 +14,7 @@ from ... import logger
 from ...basics.digests import digest
 from ...basics.settings import fingerprint
 from ...learning.concept import Concept
+from ...learning.encoded import Encoded
 from ...learning.inversion import ClassData, Inversion, InversionData, Subject
 from ...learning.settings import InversionConfig
 from ...semantic.anchors import Anchors
@@ -39,7 +40,7 @@ from .class_pictures import (
 from .composing import composition_watch
 from .concepts import check_concepts, dictionary, learned_concept, learned_token, log_equivalent_weights
 from .memory import check_memory
-from .photos import check_autoencoder, encode_photos
+from .photos import check_autoencoder, encode_photos, encode_spread, samples_posterior
 from .session import DiffusionSession, check_trainable, training_session
 from .trained_weights import TrainedWeights
 
@@ -110,6 +111,7 @@ class InversionRun:
         check_trainable(model)
         check_autoencoder(self._family, vae)
         self._model, self._clip, self._vae, self._config = model, clip, vae, config
+        self._samples_posterior = samples_posterior(config, vae)
         self._concepts = check_concepts(clip, config, concepts)
         self._dictionaries = [dictionary(clip, config, concept.superclass, anchors) for concept in self._concepts]
         self._run_dir = run_dir
@@ -139,7 +141,7 @@ class InversionRun:
     def learn(self, finish: Callable[[TrainedWeights], Outcome], on_event: Sink | None = None) -> Learned[Outcome]:
         """Train to the last step, continuing a saved run where there is one.
 
-        Photos are encoded once, to the mean of the autoencoder's posterior.
+        Photos are encoded once, to the mean of the autoencoder's posterior; where it is sampled, with its spread.
 
         Parameters
         ----------
@@ -152,8 +154,8 @@ class InversionRun:
         sink = everybody(*([on_event] if on_event else []), host_listener(), lambda event: told.append(event.sentence))
         photos = [self._encoded(c.photos[0], c.masks[0] if c.masks else None, sink) for c in self._concepts]
         classes = [self._encoded(pixels, None, sink)[0] for pixels in self._class_pixels(sink)]
-        if any(self._dictionaries):
-            log_equivalent_weights(self._config, self._family.text_encoders[0].width)
+        if (anchors := self._dictionaries[0]) is not None:
+            log_equivalent_weights(self._config, anchors)
         opened = training_session(
             self._model, self._clip, self._batch_shape(), self._trains(), self._config.gradient_checkpointing
         )
@@ -175,26 +177,34 @@ class InversionRun:
 
     def _encoded(
         self, photos: torch.Tensor, masks: torch.Tensor | None, sink: Sink
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return encode_photos(self._model, self._vae, photos, masks, self._family.pixels_per_cell, sink)
+    ) -> tuple[Encoded, torch.Tensor | None]:
+        if self._config.mirrors:
+            # Masks have no effect where photos are mirrored.
+            photos = torch.cat([photos, photos.flip(2)])
+        cell, spread = self._family.pixels_per_cell, None
+        latents, weights = encode_photos(self._model, self._vae, photos, masks, cell, sink)
+        if self._samples_posterior:
+            spread = encode_spread(self._model, self._vae, photos, cell, sink)
+        return Encoded(latents, spread=spread, mirrored=self._config.mirrors), weights
 
     def _subjects(
         self,
         session: DiffusionSession,
         clip: CLIP,
-        photos: Sequence[tuple[torch.Tensor, torch.Tensor | None]],
-        classes: Sequence[torch.Tensor],
+        photos: Sequence[tuple[Encoded, torch.Tensor | None]],
+        classes: Sequence[Encoded],
     ) -> list[Subject]:
         subjects = []
-        for index, (concept, (latents, masks)) in enumerate(zip(self._concepts, photos, strict=True)):
+        for index, (concept, (encoded, masks)) in enumerate(zip(self._concepts, photos, strict=True)):
             encoder = TemplateEncoder(clip, self._config.sentences, concept.num_vectors, concept.superclass)
             pictures = None
             if classes:
                 with torch.no_grad():
                     context = self._class_sentences[index].encode(clip).to(session.device)
-                pictures = ClassData(classes[index].to(session.device), context)
+                pictures = ClassData(context=context, **classes[index].placed(session.device))
             token = learned_token(self._clip, self._config, concept, self._dictionaries[index], session.device)
-            data = InversionData(latents.to(session.device), None if masks is None else masks.to(session.device))
+            weights = None if masks is None else masks.to(session.device)
+            data = InversionData(weights=weights, **encoded.placed(session.device))
             subjects.append(Subject(token, data, _to_device(encoder, session.device), pictures))
         return subjects
 
@@ -246,6 +256,9 @@ class InversionRun:
     def _fingerprint(self) -> dict[str, str]:
         """Return everything that the bits of the result depend on."""
         prints = {**fingerprint(self._config), **fingerprint(self._concepts[0], without=("name",)), **self._models}
+        if self._config.is_official:
+            # Earlier versions knew only of the anchor, the mask and the vectors.
+            prints["what official_2024 repeats"] = "one vector, weight decay, posterior samples, mirrored photos"
         if self._config.method.trains_model:
             prints["method"] = self._config.method.name
             prints["class_prompt"] = repr(first_class_prompt(self._config, self._concepts))

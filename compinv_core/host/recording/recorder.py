@@ -24,6 +24,7 @@ from ..sampling.capture import AttentionTap, TapTarget, with_attention_patch
 from ..sampling.conditional_pass import ConditionalPass, positive_conditions
 from ..sampling.hook import SamplerStart, set_hooks
 from ..spatial.objective import REGIONS_KEY
+from ..text.reading import read_prompt
 from ..text.spans import find_spans
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def record_attention(
         raise UserError(f"{NODE_NAME}: there is no phrase; write parts of the prompt into `phrases`, one per line.")
     check_phrases(phrases)
     spans = tuple(span.tokens for span in find_spans(clip, text, phrases, NODE_NAME))
+    content = tuple(position for position, _ in read_prompt(clip, text, NODE_NAME).encoders[0].content)
     encodings = tuple(entry[0] for entry in clip.encode_from_tokens_scheduled(clip.tokenize(text)))
     chosen = family.blocks(model.model.diffusion_model, blocks)
     recording = AttentionRecording(text, tuple(phrases))
@@ -79,7 +81,7 @@ def record_attention(
     set_hooks(
         recorded,
         recording=_Recording(
-            recording, spans, encodings, chosen, family.text_encoders[0].context_length, _model_name(model)
+            recording, spans, content, encodings, chosen, family.text_encoders[0].context_length, _model_name(model)
         ),
     )
     return recorded, recording
@@ -91,6 +93,7 @@ class _Recording:
 
     recording: AttentionRecording
     spans: Spans
+    content: tuple[int, ...]
     encodings: tuple[torch.Tensor, ...]
     blocks: tuple[BlockId, ...]
     chunk: int
@@ -113,7 +116,8 @@ class _Recording:
                     "(Conditioning Set Mask), or record another prompt."
                 )
             spans = tuple(tuple(offset + token for token in span) for span in self.spans)
-            targets.append((condition, TapTarget(condition["cross_attn"].shape[1], spans)))
+            content = tuple(offset + token for token in self.content)
+            targets.append((condition, TapTarget(condition["cross_attn"].shape[1], spans, content)))
         if not targets:
             raise UserError(
                 f'{NODE_NAME}: the positive prompt of the sampler is not "{self.recording.prompt}" encoded by the same '
@@ -174,7 +178,7 @@ class RecordingRun:
         with torch.no_grad():
             latents = self._pass.blend_inpainted(x, sigma)
             self._unguided = [
-                reduce_block(block, target.spans)
+                reduce_block(block, target.spans, target.content)
                 for condition, target in self._targets
                 for block in self._pass.attention(condition, latents, sigma)
             ]

@@ -13,7 +13,7 @@ from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
 from ...basics.errors import UserError
-from ...spatial.attention import BlockAttention, BlockMaps, attention_weights, reduce_block
+from ...spatial.attention import BlockAttention, BlockMaps, attention_weights, combined, mean_logits, reduce_block
 from ..family import BlockId, transformer_blocks
 
 _EXECUTION_ORDER = {"input": 0, "middle": 1, "output": 2}
@@ -92,10 +92,13 @@ class TapTarget:
         Length of its encoded prompt.
     spans : tuple of tuples of int
         Token positions of each phrase.
+    content : tuple of int
+        Those of all its tokens but start, end and padding.
     """
 
     tokens: int
     spans: tuple[tuple[int, ...], ...]
+    content: tuple[int, ...]
 
 
 class AttentionTap(_BlockPatch):
@@ -140,7 +143,7 @@ class AttentionTap(_BlockPatch):
             rows = slice((position + 1) * images - len(part.images), (position + 1) * images)
             own = _without_repetition(context[rows], target.tokens)
             attention = _block_attention(transformer, n[rows], own, extra_options)
-            parts[part] = reduce_block(attention, target.spans)
+            parts[part] = reduce_block(attention, target.spans, target.content)
 
 
 @dataclass(frozen=True)
@@ -166,13 +169,15 @@ def _joined(parts: Mapping[_Part, BlockMaps]) -> BlockMaps:
     (first, maps), *others = parts.items()
     if not others and len(first.images) == first.total:
         return maps
-    total = maps.values.new_zeros(first.total, *maps.values.shape[1:])
-    count = maps.values.new_zeros(first.total, 1, 1, 1)
-    for part, each in parts.items():
-        images = torch.tensor(part.images, device=total.device)
-        total.index_add_(0, images, each.values)
-        count.index_add_(0, images, torch.ones_like(count[: len(images)]))
-    return BlockMaps(total / count.clamp_min(1), maps.blocks)
+    rows = torch.tensor([image for part in parts for image in part.images], device=maps.values.device)
+    count = rows.bincount(minlength=first.total).clamp_min(1)
+
+    def mean(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        total = tensors[0].new_zeros(first.total, *tensors[0].shape[1:])
+        total.index_add_(0, rows, torch.cat(list(tensors)))
+        return total / count.view(-1, *[1] * (total.ndim - 1))
+
+    return combined([maps, *(each for _, each in others)], maps.blocks, mean)
 
 
 def with_attention_patch(model_options: Mapping[str, Any], patch: _BlockPatch) -> dict[str, Any]:
@@ -187,8 +192,9 @@ def _block_attention(
 ) -> BlockAttention:
     # The block's own projections, so that weight patches count.
     attention: Any = transformer.attn2
-    weights = attention_weights(attention.to_q(n), attention.to_k(context), attention.heads)
-    return BlockAttention(weights, *_resolution(n.shape[1], extra_options))
+    query, key, heads = attention.to_q(n), attention.to_k(context), attention.heads
+    logits = mean_logits(query, key, heads)
+    return BlockAttention(attention_weights(query, key, heads), *_resolution(n.shape[1], extra_options), logits)
 
 
 def _without_repetition(context: torch.Tensor, tokens: int) -> torch.Tensor:

@@ -115,7 +115,7 @@ def test_maps_plot_and_report_of_a_guided_sampling_and_its_repetition(server: Co
     assert [sheet.shape for sheet in sheets] == [(3 * (256 + 58), 2 * 262 + 6, 3)] * 2
     assert not np.array_equal(*sheets)
     (plot,) = saved(server, result, "plot")
-    assert plot.shape == (800, 960, 3)
+    assert plot.shape == (1600, 960, 3)
     ((name, report),) = reports(server).items()
     assert report["settings"]["guided steps"] == [0]
     assert report["settings"]["boxes"] == {"a cat": [0.0, 0.0, 0.5, 1.0]}
@@ -123,6 +123,7 @@ def test_maps_plot_and_report_of_a_guided_sampling_and_its_repetition(server: Co
     assert report["seeds"] == [1] and report["prompts"] == ["a cat and a ball"]
     for row in report["rows"]:
         assert len(row["similarity"]["a cat / a ball"]) == 3
+        assert len(row["query-key similarity"]["a ball"]) == len(row["attention mass"]["a cat"]) == 3
         assert row["in-box mass"]["a cat"][0] != row["in-box mass before guidance"]["a cat"][0]
 
     # The sampler's result now comes from the host's cache; only this node runs again.
@@ -155,4 +156,4 @@ def test_one_phrase_has_maps_and_a_plot(server: ComfyServer) -> None:
     result = server.run(graph.changed(SHOW, CompInvRecordAttention={"phrases": "a ball"}))
     assert result.ok, result
     (plot,) = saved(server, result, "plot")
-    assert plot.shape == (400, 960, 3)
+    assert plot.shape == (1200, 960, 3)

@@ -125,6 +125,23 @@ def test_the_maps_are_the_attention_of_the_model(core) -> None:
             torch.testing.assert_close(maps.values[0, number].flatten().double(), expected, rtol=1e-4, atol=1e-7)
 
 
+def test_the_numbers_are_those_of_the_models_queries_and_keys(core) -> None:
+    model, recording = record(core)
+    with watched_attention(BLOCKS) as seen:
+        samples = sample(model, encode(), steps=2)
+    for index, frame in enumerate(recording.record_of(samples).frames):
+        (maps,) = frame.maps
+        # Means over heads, cells and blocks, for each token; "a cat and a ball" is tokens 1 to 5.
+        mass, logarithm = (
+            sum(change(seen[name][index]).mean((0, 1)) for name in seen) / len(seen)
+            for change in (torch.abs, torch.log)
+        )
+        for number, tokens in enumerate(([1, 2], [4, 5])):
+            expected = torch.stack([logarithm[tokens].mean() - logarithm[1:6].mean(), mass[tokens].sum()])
+            found = torch.stack([maps.logit[0, number], maps.mass[0, number]]).double()
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_other_prompts_in_the_batch_do_not_matter(core) -> None:
     """Classifier-free guidance, with a negative prompt of more chunks, and a longer positive prompt in front."""
     import node_helpers
@@ -210,6 +227,8 @@ def test_guided_steps_are_recorded_before_and_after(core, sampler: str) -> None:
         assert torch.equal(mine.maps[0].values, theirs.maps[0].values)
     curves = attention_curves(one, one.boxes)
     assert curves.guided_steps == (0, 1)
+    assert curves.logit.isfinite().all() and curves.logit_unguided[:2].isfinite().all()
+    assert not torch.equal(curves.logit[:2], curves.logit_unguided[:2])
     # The losses that guidance itself saw before its first update are those of the maps before guidance.
     before = 1 - curves.mass_unguided[:2, 0].mean(-1)
     torch.testing.assert_close(before, torch.tensor([losses[i].losses[0][0] for i in (0, 1)]), rtol=1e-4, atol=1e-5)

@@ -52,6 +52,20 @@ def test_no_mask_is_empty(corner: tuple[float, float]) -> None:
     assert mask[int((y + 0.002) * 8), int((x + 0.002) * 8)] == 1
 
 
+def test_truncated_edges_are_those_of_the_released_code() -> None:
+    # 8 times .1, .2, .5 and .8 is .8, 1.6, 4 and 6.4: columns 0 to 3, rows 1 to 5. By their centres: 1 to 3, 2 to 5.
+    (mask,) = box_masks([(0.1, 0.2, 0.5, 0.8)], 8, 8, truncate=True)
+    expected = torch.zeros(8, 8)
+    expected[1:6, 0:4] = 1.0
+    assert torch.equal(mask, expected)
+    (centred,) = box_masks([(0.1, 0.2, 0.5, 0.8)], 8, 8)
+    assert centred.sum() == 3 * 4
+    on_the_grid = [(0.25, 0.0, 0.75, 1.0)]
+    assert torch.equal(box_masks(on_the_grid, 8, 8, truncate=True), box_masks(on_the_grid, 8, 8))
+    # Within one column nothing is left.
+    assert box_masks([(0.3, 0.0, 0.35, 1.0)], 8, 8, truncate=True).sum() == 0
+
+
 def test_crop_expresses_a_box_in_the_part() -> None:
     assert crop_box((0.25, 0.5, 0.75, 1.0), (0.5, 0.0, 1.0, 1.0)) == (0.0, 0.5, 0.5, 1.0)
     assert crop_box((0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)) is None

@@ -93,6 +93,16 @@ def test_adafactor_factors_its_states_and_has_the_rate_given() -> None:
     assert sum(value.numel() for value in state.values() if isinstance(value, torch.Tensor)) < 100
 
 
+@pytest.mark.parametrize("name", ["adamw", "adafactor"])
+def test_weights_decay_by_their_rate_times_the_decay(name: str) -> None:
+    matrix = torch.nn.Parameter(torch.full((4, 4), 2.0))
+    optimizer = make_optimizer(name, [{"params": [matrix], "lr": 0.1}], weight_decay=0.01)
+    matrix.grad = torch.zeros(4, 4)
+    optimizer.step()
+    # Without a gradient: 2 - .1 · .01 · 2.
+    assert torch.allclose(matrix, torch.full((4, 4), 1.998), rtol=1e-6)
+
+
 def test_a_state_that_cannot_fit_is_refused(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "runs" / "x", {}, {})
     store.check_room(1e3, continues=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -86,6 +88,34 @@ def test_curves_before_and_after_guidance() -> None:
     torch.testing.assert_close(curves.mass[:, 0], torch.tensor([[0.75, 1.0], [0.5, 0.5]]))
     assert curves.mass_unguided[0, 0].tolist() == [0.5, 0.5]
     assert curves.mass_unguided[1].isnan().all()
+
+
+def with_numbers(maps_of: tuple[BlockMaps, ...], logit: list[float], mass: list[float]) -> tuple[BlockMaps, ...]:
+    return (replace(maps_of[0], logit=torch.tensor([logit]), mass=torch.tensor([mass])),)
+
+
+def test_numbers_of_both_phrases_over_the_steps() -> None:
+    before, after = with_numbers(EVEN, [0.5, -0.5], [0.3, 0.1]), with_numbers(SPLIT, [0.25, 0.0], [0.25, 0.2])
+    coarse = with_numbers((BlockMaps(EVEN[0].values[..., :1], 3),), [1.0, -1.0], [0.5, 0.25])
+    whole = record(frames=(AttentionFrame(0, 9.0, after, before), AttentionFrame(2, 1.0, (*before, *coarse))))
+    curves = attention_curves(whole, whole.boxes)
+    torch.testing.assert_close(curves.logit[:, 0], torch.tensor([[0.25, 0.0], [0.875, -0.875]]))
+    torch.testing.assert_close(curves.share[:, 0], torch.tensor([[0.25, 0.2], [0.45, 0.2125]]))
+    assert curves.logit_unguided[0, 0].tolist() == [0.5, -0.5] and curves.share_unguided[1].isnan().all()
+    (row,) = attention_report(whole, curves, whole.boxes).rows
+    assert row["query-key similarity"] == {"a cat": [0.25, 0.875], "a ball": [0.0, -0.875]}
+    assert row["query-key similarity before guidance"] == {"a cat": [0.5, None], "a ball": [-0.5, None]}
+    assert row["attention mass"] == {"a cat": [0.25, 0.45], "a ball": [0.2, 0.2125]}
+
+
+def test_a_record_of_an_earlier_version_has_no_numbers_and_is_read() -> None:
+    old = BlockMaps(SPLIT[0].values)
+    for name in ("logit", "mass"):
+        del old.__dict__[name]
+    whole = pickle.loads(pickle.dumps(record(frames=(AttentionFrame(0, 9.0, (old,)),))))
+    curves = attention_curves(whole, whole.boxes)
+    assert curves.logit.isnan().all() and curves.share.isnan().all() and curves.similarity.isfinite().all()
+    assert attention_report(whole, curves, whole.boxes).rows[0]["attention mass"] == {"a cat": [None], "a ball": [None]}
 
 
 def test_one_phrase_and_no_box_have_no_measures() -> None:

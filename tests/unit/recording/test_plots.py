@@ -103,6 +103,25 @@ def test_curves_have_a_second_chart_where_there_are_boxes() -> None:
     assert draw_curves(whole, attention_curves(whole, (LEFT, None))).shape == (1, 2 * HEIGHT, WIDTH, 3)
 
 
+def test_numbers_of_the_phrases_have_charts_of_their_own() -> None:
+    def with_numbers(logit: list[float]) -> AttentionRecord:
+        (maps,) = peaks(4, 8, (0, 0), (3, 7))
+        numbered = BlockMaps(maps.values, 1, torch.tensor([logit, logit]), torch.tensor([[0.02, 0.01]] * 2))
+        frames = tuple(AttentionFrame(step, 1.0, (numbered,)) for step in range(3))
+        return AttentionRecord("a cat and a ball", ("a cat", "a ball"), (None, None), frames, 3, 4, 8)
+
+    one, other = (draw_curves(each, attention_curves(each, each.boxes)) for each in map(with_numbers, ([2.0, -1.0],
+                  [2.0, -2.0])))  # fmt: skip
+    assert one.shape == other.shape == (1, 3 * HEIGHT, WIDTH, 3)
+    assert not torch.equal(one[:, :HEIGHT], other[:, :HEIGHT]) and torch.equal(one[:, HEIGHT:], other[:, HEIGHT:])
+    # The attention's axis begins at zero: half as much is half as high.
+    chart = one[0, HEIGHT : 2 * HEIGHT, 64 : WIDTH - 300]
+    colours = [torch.tensor(rgb) / 255 for rgb in ((0, 114, 178), (213, 94, 0))]
+    rows = [((chart - colour).abs().sum(-1) < 0.01).nonzero()[:, 0].float().mean() for colour in colours]
+    bottom = HEIGHT - 48
+    assert float((bottom - rows[0]) / (bottom - rows[1])) == pytest.approx(2.0, rel=0.02)
+
+
 def test_one_phrase_gets_a_note_instead_of_a_curve() -> None:
     single = record(("a cat",))
     plot = draw_curves(single, attention_curves(single, (None,)))

@@ -51,6 +51,18 @@ def test_blocks_of_one_resolution_are_averaged_by_their_number() -> None:
     assert coarse.values.tolist() == [[[[3.0, 3.0]]]] and coarse.blocks == 3
 
 
+def test_numbers_are_averaged_by_blocks_whatever_the_resolution_becomes() -> None:
+    def numbered(size: int, logit: float, mass: float, blocks: int) -> BlockMaps:
+        return BlockMaps(torch.ones(1, 1, size, size), blocks, torch.tensor([[logit]]), torch.tensor([[mass]]))
+
+    (merged,) = merge_maps([numbered(4, -1.0, 0.25, 1), numbered(2, 3.0, 0.5, 3)], limit=16)
+    assert merged.values.shape == (1, 1, 2, 2) and merged.blocks == 4
+    assert merged.logit is not None and merged.logit.tolist() == [[2.0]]
+    assert merged.mass is not None and merged.mass.tolist() == [[0.4375]]
+    (without,) = merge_maps([numbered(2, -1.0, 0.25, 1), constant(1.0, 2, 2)])
+    assert without.logit is None and without.mass is None
+
+
 def test_maps_too_fine_for_the_limit_are_averaged_over_two_by_two_cells() -> None:
     fine = BlockMaps(torch.arange(8.0).view(1, 1, 2, 4))
     assert merge_maps([fine], limit=32)[0].values.tolist() == fine.values.tolist()

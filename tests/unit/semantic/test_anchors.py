@@ -22,6 +22,9 @@ def test_hand_computed_value() -> None:
     assert float(anchor_loss(vectors, dictionary, codes, "sum")) == pytest.approx(7.25)
     assert float(anchor_loss(vectors, dictionary, codes, "dim_mean")) == pytest.approx(7.25 / 2)
     assert float(anchor_loss(vectors, dictionary, codes, "seq_mean")) == pytest.approx(7.25 / (77 * 2))
+    # Of the three anchors one has no weight, and counts.
+    three, unused = torch.cat([dictionary, torch.full((1, 2), 9.0)]), torch.zeros(2, 1)
+    assert float(anchor_loss(vectors, three, torch.cat([codes, unused], 1), "per_anchor")) == pytest.approx(7.25 / 3)
 
 
 def test_seq_mean_is_the_mean_over_the_whole_input_embedding() -> None:
@@ -33,7 +36,7 @@ def test_seq_mean_is_the_mean_over_the_whole_input_embedding() -> None:
     assert float(anchor_loss(learned[5:6], reference[5:6], code)) == pytest.approx(float(expected), rel=1e-5)
 
 
-@pytest.mark.parametrize("reduction", ["seq_mean", "dim_mean", "sum"])
+@pytest.mark.parametrize("reduction", ["seq_mean", "dim_mean", "sum", "per_anchor"])
 def test_gradient_against_finite_differences(reduction: str) -> None:
     generator = torch.Generator().manual_seed(2)
     vectors = torch.randn(3, 6, generator=generator, dtype=torch.float64).requires_grad_(True)
@@ -98,6 +101,8 @@ def test_equivalent_weights_of_the_paper() -> None:
     assert equivalent_anchor_weight(0.95, "seq_mean", "dim_mean") == pytest.approx(0.198, abs=5e-4)
     assert equivalent_anchor_weight(0.95, "seq_mean", "sum") == pytest.approx(3.2e-4, abs=2e-6)
     assert equivalent_anchor_weight(0.95, "seq_mean", "seq_mean") == pytest.approx(0.95)
+    # .95 / .05 / 59136 · 80 is .025703, and that over 1 more.
+    assert equivalent_anchor_weight(0.95, "seq_mean", "per_anchor", anchors=80) == pytest.approx(0.025059, abs=1e-6)
     assert equivalent_anchor_weight(0.0, "seq_mean", "sum") == 0.0
     assert equivalent_anchor_weight(1.0, "seq_mean", "sum") == 1.0
 

@@ -98,6 +98,46 @@ def test_loss_per_head_averages_losses() -> None:
     assert layout_loss(blocks, [(5,)], [RIGHT], half).item() == pytest.approx((0.25 + 0) / 2)
 
 
+def test_loss_per_token_averages_losses_of_a_phrase_first() -> None:
+    (block,) = blocks_of(((1.0,), (2, 4)))
+    # Of tokens 5, 6 and 7 all, none and half of the attention is on the left; token 7 has twice as much of it.
+    cells = block.weights.view(1, 1, 2, 4, 77)
+    cells[..., 2:, 6] = 1.0
+    cells[..., 7] = 1.0
+    spans, boxes = [(5, 6), (7,)], [LEFT, LEFT]
+    by_token = layout_loss([block], spans, boxes, GuidanceConfig(loss="squared", loss_per_token=True))
+    assert by_token.item() == pytest.approx(((0 + 1) / 2 + 0.25) / 2)
+    assert layout_loss([block], spans, boxes, GuidanceConfig(loss="squared")).item() == pytest.approx(0.25)
+    one_each = layout_loss([block], [(5,), (7,)], boxes, GuidanceConfig(loss_per_token=True))
+    assert torch.equal(one_each, layout_loss([block], [(5,), (7,)], boxes, GuidanceConfig()))
+
+
+def test_loss_per_token_and_head_in_float64() -> None:
+    generator = torch.Generator().manual_seed(3)
+    config = GuidanceConfig(strength=1.0).with_preset("official_2024")
+    weights = (torch.rand(2, 4, 8, 9, dtype=torch.float64, generator=generator) + 0.1).requires_grad_(True)
+    spans, boxes = [(1, 2), (4,)], [(0.0, 0.0, 0.6, 1.0), RIGHT]
+    # Heads 3 and 4 count; of the four columns the first box has 2.4, which is two.
+    maps, losses = weights[:, 2:].unflatten(2, (2, 4)), []
+    for token, columns in ((1, slice(0, 2)), (2, slice(0, 2)), (4, slice(2, 4))):
+        inside = maps[..., columns, token].sum((2, 3)) / maps[..., token].sum((2, 3))
+        losses.append((1 - inside).square().mean(1))
+    expected = ((losses[0] + losses[1]) / 2 + losses[2]) / 2
+    loss = layout_loss([BlockAttention(weights, 2, 4)], spans, boxes, config)
+    torch.testing.assert_close(loss, expected)
+    assert torch.autograd.gradcheck(
+        lambda value: layout_loss([BlockAttention(value, 2, 4)], spans, boxes, config), (weights,)
+    )
+
+
+def test_a_box_truncated_to_nothing_has_the_greatest_loss_and_no_gradient() -> None:
+    weights = torch.rand(1, 1, 8, 9).requires_grad_(True)
+    config = GuidanceConfig(truncated_boxes=True)
+    loss = layout_loss([BlockAttention(weights, 2, 4)], [(1,)], [(0.3, 0.0, 0.45, 1.0)], config)
+    loss.sum().backward()
+    assert loss.item() == 1.0 and weights.grad is not None and not weights.grad.any()
+
+
 def quadratic(latents: torch.Tensor) -> torch.Tensor:
     """Loss x²/2 summed over the image: its gradient is x."""
     return latents.square().flatten(1).sum(1) / 2
@@ -190,7 +230,13 @@ def test_preset_of_the_released_code() -> None:
     assert GuidanceConfig().with_preset("paper") == GuidanceConfig()
     official = GuidanceConfig(strength=12).with_preset("official_2024")
     assert official == GuidanceConfig(
-        strength=12, span="placeholder", heads="second half", loss_per_head=True, stale_loss=True
+        strength=12,
+        span="placeholder",
+        heads="second half",
+        loss_per_head=True,
+        loss_per_token=True,
+        truncated_boxes=True,
+        stale_loss=True,
     )
 
 
