@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ..semantic.context import Surroundings
 from ..semantic.learned_token import LearnedToken
 from ..training.task import StepLoss
 from .settings import InversionConfig
@@ -64,12 +65,15 @@ class Subject:
         (index of the template, vectors (k, D)) -> context (1, 77, D), differentiable in the vectors.
     pictures_of_class : ClassData, optional
         None learns without a prior loss.
+    surroundings : Surroundings, optional
+        None learns without a context loss.
     """
 
     token: LearnedToken
     data: InversionData
     encode: Encode
     pictures_of_class: ClassData | None = None
+    surroundings: Surroundings | None = None
 
 
 class Inversion:
@@ -106,13 +110,15 @@ class Inversion:
     def parameter_groups(self) -> list[dict[str, Any]]:
         """See `compinv_core.training.loop.TrainingTask`."""
         tokens = [subject.token.parameter for subject in self.subjects]
-        groups: list[dict[str, Any]] = [{"params": tokens, "lr": self.config.token_rate}]
+        # At rate 0 the optimiser leaves a word where its own step put it.
+        rate = 0.0 if self.subjects[0].token.takes_own_steps else self.config.token_rate
+        groups: list[dict[str, Any]] = [{"params": tokens, "lr": rate}]
         if self.weights:
             groups.append({"params": list(self.weights.values()), "lr": self.config.learning_rate})
         return groups
 
     def loss(self, batch: int, generator: torch.Generator) -> StepLoss:
-        """See `compinv_core.training.loop.TrainingTask`; the parts are ``reconstruction``, ``prior``, ``anchor``."""
+        """See `training.loop.TrainingTask`; the parts are ``reconstruction``, ``prior``, ``anchor``, ``context``."""
         present = [(self.subjects[index], count) for index, count in self._mixture(batch)]
         templates, chosen = [], []
         for subject, count in present:
@@ -140,14 +146,28 @@ class Inversion:
         photos = self.config.batch_size
         parts = {"reconstruction": reconstruction_loss(prediction[:photos], target[:photos], _weights(present, chosen))}
         total = parts["reconstruction"]
-        anchor = self._anchor_loss(present, vectors)
+        anchor = self._mean_over_photos(
+            present, [s.token.anchor_loss(vector) for (s, _), vector in zip(present, vectors, strict=True)]
+        )
         if anchor is not None:
             share = self.config.anchor_weight
             total = (1 - share) * total + share * anchor
         if class_chosen:
             parts["prior"] = reconstruction_loss(prediction[photos:], target[photos:])
             total = total + self.config.prior_weight * parts["prior"]
-        return StepLoss(total, parts if anchor is None else {**parts, "anchor": anchor})
+        if anchor is not None:
+            parts["anchor"] = anchor
+        context = self._mean_over_photos(
+            present,
+            [
+                None if s.surroundings is None else s.surroundings.loss(vector, generator)
+                for (s, _), vector in zip(present, vectors, strict=True)
+            ],
+        )
+        if context is not None:
+            parts["context"] = context
+            total = total + self.config.context_weight * context
+        return StepLoss(total, parts)
 
     def after_step(self, step: int) -> None:
         """See `compinv_core.training.loop.TrainingTask`."""
@@ -191,14 +211,13 @@ class Inversion:
         device = latents.device
         return self._denoise(latents, noise.to(device), timesteps.to(device), context)
 
-    def _anchor_loss(
-        self, present: Sequence[tuple[Subject, int]], vectors: Sequence[torch.Tensor]
+    def _mean_over_photos(
+        self, present: Sequence[tuple[Subject, int]], losses: Sequence[torch.Tensor | None]
     ) -> torch.Tensor | None:
-        """Mean anchor loss over the photos of the batch.
+        """Mean of the concepts' losses over the photos of the batch; None where there are none.
 
         A concept then weighs as much here as in the reconstruction, so that each is pulled as it would be alone.
         """
-        losses = [subject.token.anchor_loss(vector) for (subject, _), vector in zip(present, vectors, strict=True)]
         weighted = [
             loss if len(present) == 1 else loss * (count / self.config.batch_size)
             for loss, (_, count) in zip(losses, present, strict=True)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from ..basics.settings import check_settings, setting
 from ..semantic.anchors import REDUCTIONS
-from ..semantic.hold import ANCHOR_LOSS, HOLDS, Hold
+from ..semantic.hold import ANCHOR_LOSS, HOLDS, SPHERE, Hold
 from ..semantic.recoding import RecoderSettings
 from ..semantic.sparse_coding import CODERS
 from ..training.loop import LoopSettings
@@ -182,8 +182,9 @@ class InversionConfig:
         ANCHOR_LOSS,
         "choice",
         "What keeps the word near its anchors: the paper's anchor loss, which anchor_weight weighs; a radius or a "
-        "direction that it may not leave, which mean the same for any number of steps, rate and batch; or radius and "
-        "anchor loss. No effect without anchors",
+        "direction that it may not leave, which mean the same for any number of steps, rate and batch; radius and "
+        "anchor loss; or a sphere, where only its direction is learned (directional textual inversion). No effect "
+        "without anchors",
         choices=HOLDS,
         rare=True,
         optional=True,
@@ -210,6 +211,29 @@ class InversionConfig:
         within=(0, 180),
         above=True,
         step=1.0,
+        rare=True,
+        optional=True,
+        later=True,
+        group=_HOLD,
+    )
+    concentration: float = setting(
+        1e-4,
+        "number",
+        "How strongly the direction is drawn to the superclass's. Only where hold is sphere (its paper: 0.0001)",
+        within=(0, 1),
+        step=1e-5,
+        rare=True,
+        optional=True,
+        later=True,
+        group=_HOLD,
+    )
+    context_weight: float = setting(
+        0.0,
+        "number",
+        "Weight of the loss that keeps anchors in sentences beside the word as they are beside the superclass (CoRe; "
+        "its paper: 0.00015). 0 is off. No effect without anchors",
+        within=(0, 100),
+        step=1e-4,
         rare=True,
         optional=True,
         later=True,
@@ -248,14 +272,16 @@ class InversionConfig:
     @property
     def bounds(self) -> Hold:
         """By what the word is held."""
-        return Hold() if self.preset == "official_2024" else Hold(self.hold, self.radius, self.angle)
+        if self.preset == "official_2024":
+            return Hold()
+        return Hold(self.hold, self.radius, self.angle, self.concentration, self.token_rate)
 
     def recoder_settings(self) -> RecoderSettings:
         """Return the settings of the sparse code that these settings imply."""
         return RecoderSettings(
             max_active=self.max_active_anchors,
             coder=self.sparse_coder,
-            recode_every=0 if self.preset == "official_2024" else self.recode_every,
+            recode_every=0 if self.preset == "official_2024" or self.hold == SPHERE else self.recode_every,
             momentum=self.recode_momentum,
             superclass_share=self.superclass_share,
         )

@@ -17,6 +17,7 @@ from ...learning.concept import Concept
 from ...learning.inversion import ClassData, Inversion, InversionData, Subject
 from ...learning.settings import InversionConfig
 from ...semantic.anchors import Anchors
+from ...semantic.context import Surroundings
 from ...training.events import Sink, everybody
 from ...training.loop import train
 from ...training.optimizers import check_optimizer
@@ -26,7 +27,7 @@ from ..fingerprints import earlier_fingerprint, model_fingerprint
 from ..painting import Painter, Sampling, as_image
 from ..progress import host_listener, stop_if_asked, with_previews
 from ..text.encoder import text_encoder_gradients
-from ..text.sentences import TemplateEncoder, read_sentence
+from ..text.sentences import TemplateEncoder, read_sentence, read_surroundings
 from .class_pictures import (
     ClassPictures,
     class_prompts,
@@ -35,7 +36,14 @@ from .class_pictures import (
     kept_folder,
     make_class_pictures,
 )
-from .concepts import check_concepts, dictionary, learned_concept, learned_token, log_equivalent_weights
+from .concepts import (
+    check_concepts,
+    context_nouns,
+    dictionary,
+    learned_concept,
+    learned_token,
+    log_equivalent_weights,
+)
 from .memory import check_memory
 from .photos import check_autoencoder, encode_photos
 from .session import DiffusionSession, check_trainable, training_session
@@ -110,6 +118,9 @@ class InversionRun:
         self._model, self._clip, self._vae, self._config = model, clip, vae, config
         self._concepts = check_concepts(clip, config, concepts)
         self._dictionaries = [dictionary(clip, config, concept.superclass, anchors) for concept in self._concepts]
+        self._nouns = [context_nouns(config, concept.superclass, anchors) for concept in self._concepts]
+        for index in range(len(self._concepts)):
+            self._surroundings(clip, index)
         self._run_dir = run_dir
         self._class_sources = class_sources(self._family, config, self._concepts)
         prompts = class_prompts(config, self._concepts)
@@ -188,8 +199,15 @@ class InversionRun:
                 pictures = ClassData(classes[index].to(session.device), context)
             token = learned_token(self._clip, self._config, concept, self._dictionaries[index], session.device)
             data = InversionData(latents.to(session.device), None if masks is None else masks.to(session.device))
-            subjects.append(Subject(token, data, _to_device(encoder, session.device), pictures))
+            encode = _to_device(encoder, session.device)
+            subjects.append(Subject(token, data, encode, pictures, self._surroundings(clip, index)))
         return subjects
+
+    def _surroundings(self, clip: CLIP, index: int) -> Surroundings | None:
+        concept, nouns = self._concepts[index], self._nouns[index]
+        if not nouns:
+            return None
+        return read_surroundings(clip, self._config.sentences, nouns, concept.num_vectors, concept.superclass)
 
     def _preview(self, session: DiffusionSession, clip: CLIP, subject: Subject) -> Callable[[], Image.Image | None]:
         """Return what paints the first concept with the session's own model, whose trained weights it shows."""
@@ -250,6 +268,8 @@ class InversionRun:
             prints[f"mask{which}"] = "none" if concept.masks is None else digest(*concept.masks)
             anchors = self._dictionaries[index]
             prints[f"anchors{which}"] = "none" if anchors is None else digest(anchors.vectors)
+            if self._nouns[index]:
+                prints[f"context{which}"] = repr(self._nouns[index])
             if self._class_sources:
                 if anchors is not None:
                     # Earlier versions scaled it by 1 - anchor_weight.
