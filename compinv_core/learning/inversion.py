@@ -146,9 +146,7 @@ class Inversion:
         photos = self.config.batch_size
         parts = {"reconstruction": reconstruction_loss(prediction[:photos], target[:photos], _weights(present, chosen))}
         total = parts["reconstruction"]
-        anchor = self._mean_over_photos(
-            present, [s.token.anchor_loss(vector) for (s, _), vector in zip(present, vectors, strict=True)]
-        )
+        anchor = self._anchor_loss(present, vectors)
         if anchor is not None:
             share = self.config.anchor_weight
             total = (1 - share) * total + share * anchor
@@ -157,13 +155,7 @@ class Inversion:
             total = total + self.config.prior_weight * parts["prior"]
         if anchor is not None:
             parts["anchor"] = anchor
-        context = self._mean_over_photos(
-            present,
-            [
-                None if s.surroundings is None else s.surroundings.loss(vector, generator)
-                for (s, _), vector in zip(present, vectors, strict=True)
-            ],
-        )
+        context = self._context_loss(present, vectors, generator)
         if context is not None:
             parts["context"] = context
             total = total + self.config.context_weight * context
@@ -210,6 +202,22 @@ class Inversion:
         noise = torch.randn(latents.shape, generator=generator)
         device = latents.device
         return self._denoise(latents, noise.to(device), timesteps.to(device), context)
+
+    def _anchor_loss(
+        self, present: Sequence[tuple[Subject, int]], vectors: Sequence[torch.Tensor]
+    ) -> torch.Tensor | None:
+        losses = [subject.token.anchor_loss(vector) for (subject, _), vector in zip(present, vectors, strict=True)]
+        return self._mean_over_photos(present, losses)
+
+    def _context_loss(
+        self, present: Sequence[tuple[Subject, int]], vectors: Sequence[torch.Tensor], generator: torch.Generator
+    ) -> torch.Tensor | None:
+        around = [subject.surroundings for subject, _ in present]
+        losses = [
+            None if each is None else each.loss(each.draw(generator), vector)
+            for each, vector in zip(around, vectors, strict=True)
+        ]
+        return self._mean_over_photos(present, losses)
 
     def _mean_over_photos(
         self, present: Sequence[tuple[Subject, int]], losses: Sequence[torch.Tensor | None]

@@ -33,9 +33,12 @@ class Surroundings:
     reference: Callable[[int], torch.Tensor]
     places: Sequence[tuple[Sequence[int], Sequence[int]]]
 
-    def loss(self, vectors: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Return the context loss () of one sentence, drawn by the generator, for vectors (k, D)."""
-        index = int(torch.randint(len(self.places), (1,), generator=generator))
+    def draw(self, generator: torch.Generator) -> int:
+        """Return the index of one of the sentences, all as likely."""
+        return int(torch.randint(len(self.places), (1,), generator=generator))
+
+    def loss(self, index: int, vectors: torch.Tensor) -> torch.Tensor:
+        """Return the context loss () of one sentence for vectors (k, D)."""
         here, there = self.places[index]
         with torch.no_grad():
             reference = self.reference(index)[0, list(there)]
