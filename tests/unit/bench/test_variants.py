@@ -7,8 +7,8 @@ import inspect
 import pytest
 
 from bench import comparison, frontier
-from bench.reproduce.protocol import METHODS
-from bench.variants import PLAIN, TIERS, Variant, blocks, table
+from bench.reproduce.protocol import METHODS, PLAIN
+from bench.variants import TIERS, Variant, blocks, table
 from compinv_core.learning.settings import InversionConfig
 from miniworld.laboratory.workbench import Workbench
 
