@@ -95,7 +95,7 @@ def _painted(
     )
     if not spatial:
         shares = attention_shares(world.bench.recorded(prompt, both, seed, model=model))
-        measured[0]["attention_own"] = float(shares[0, 0])
+        measured[0]["attention_share"] = float(shares[0, 0] / shares[0].sum())
         measured[0]["attention_ratio"] = float(dominance(shares, 0, 1)[0])
     key: Row = {
         "method": block.method, "semantic": int(block.semantic), "spatial": int(spatial), "masked": int(block.masked),
