@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 METHODS = ("textual inversion", "DreamBooth", "Custom Diffusion")
 """In the order of the paper's Table 1."""
+PLAIN = "plain"
+"""The variant whose words are repaired."""
 NOUN, OWN = "with a noun", "with another own thing"
 """The two halves of Table 1."""
 PROMPT = "a photo of a {} and a {}"
@@ -64,7 +66,9 @@ TIERS = {
 class Block:
     """One unit of work, done by one worker.
 
-    ``settings`` of the training differ from the world's where ``variant`` names such a difference.
+    ``settings`` of the training differ from the world's where ``variant`` names such a difference. With ``repair``, the
+    settings of a repair, the word of the variant ``plain`` is learned and repaired. ``guided`` also paints with
+    guidance.
     """
 
     round: int
@@ -79,6 +83,8 @@ class Block:
     training: float
     variant: str = ""
     settings: tuple[tuple[str, Any], ...] = ()
+    repair: tuple[tuple[str, Any], ...] = ()
+    guided: bool = True
 
     @property
     def half(self) -> str:
@@ -90,6 +96,11 @@ class Block:
         parts = [f"{self.round:02d}", self.method.replace(" ", "-").lower(), "semantic" if self.semantic else "plain"]
         parts += ["masked" if self.masked else "whole", *([self._variant] if self.variant else [])]
         return "_".join([*parts, "+".join(self.things)])
+
+    @property
+    def unrepaired(self) -> Block:
+        """The block whose word is repaired in this one; itself without a repair."""
+        return replace(self, variant=PLAIN, repair=()) if self.repair else self
 
     def word(self, thing: str) -> str:
         """A name for what is learned of a thing, the same in every block that uses it."""

@@ -31,10 +31,13 @@ def carry_out(block: Block, place: Place, say: Callable[[str], None] = lambda te
     with torch.random.fork_rng(devices=[]):
         model, phrases = learned(world, block)
         rows = []
-        for spatial in (False, True):
+        for spatial in (False, True) if block.guided else (False,):
             say(f"{block.key}: painting, {'with' if spatial else 'without'} guidance")
             for other, order, prompt in block.prompts(phrases):
                 rows += _painted(world, block, Path(place.folder), model, phrases, other, order, prompt, spatial)
+    seconds = world.bench.seconds.get(block.word(block.things[0]))
+    if block.variant and seconds is not None:
+        rows[0]["training_seconds"] = round(seconds, 1)
     return rows
 
 
@@ -47,8 +50,14 @@ def learned(world: World, block: Block) -> tuple[Any, tuple[str, ...]]:
         settings["anchor_weight"] = 0.0
     bench, masked = world.bench, block.masked
     if block.method == "textual inversion":
-        words = (bench.learn(thing, block.word(thing.name), masked, True, **settings) for thing in things)
-        return None, tuple(words)
+        first = block.unrepaired
+        words = tuple(bench.learn(thing, first.word(thing.name), masked, True, **settings) for thing in things)
+        if block.repair:
+            words = tuple(
+                bench.adjust(thing, first.word(thing.name), block.word(thing.name), **dict(block.repair))
+                for thing in things
+            )
+        return None, words
     # Differences of keys and values add up; whole networks do not, so DreamBooth learns two things together.
     together = [things] if block.method == "DreamBooth" else [[thing] for thing in things]
     model, phrases = None, ()
@@ -86,6 +95,7 @@ def _painted(
     )
     if not spatial:
         shares = attention_shares(world.bench.recorded(prompt, both, seed, model=model))
+        measured[0]["attention_share"] = float(shares[0, 0] / shares[0].sum())
         measured[0]["attention_ratio"] = float(dominance(shares, 0, 1)[0])
     key: Row = {
         "method": block.method, "semantic": int(block.semantic), "spatial": int(spatial), "masked": int(block.masked),

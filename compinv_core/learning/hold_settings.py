@@ -19,8 +19,9 @@ class HoldSettings:
         ANCHOR_LOSS,
         "choice",
         "What keeps the word near its anchors: the paper's anchor loss, which anchor_weight weighs; a radius or a "
-        "direction that it may not leave, which mean the same for any number of steps, rate and batch; or radius and "
-        "anchor loss. No effect without anchors",
+        "direction that it may not leave, which mean the same for any number of steps, rate and batch; radius and "
+        "anchor loss; or a sphere, where only its direction is learned (directional textual inversion). No effect "
+        "without anchors",
         choices=HOLDS,
         rare=True,
         optional=True,
@@ -47,6 +48,29 @@ class HoldSettings:
         within=(0, 180),
         above=True,
         step=1.0,
+        rare=True,
+        optional=True,
+        later=True,
+        group=_HOLD,
+    )
+    concentration: float = setting(
+        1e-4,
+        "number",
+        "How strongly the direction is drawn to the superclass's. Only where hold is sphere (its paper: 0.0001)",
+        within=(0, 1),
+        step=1e-5,
+        rare=True,
+        optional=True,
+        later=True,
+        group=_HOLD,
+    )
+    context_weight: float = setting(
+        0.0,
+        "number",
+        "Weight of the loss that keeps anchors in sentences beside the word as they are beside the superclass (CoRe; "
+        "its paper: 0.00015). 0 is off. No effect without anchors",
+        within=(0, 100),
+        step=1e-4,
         rare=True,
         optional=True,
         later=True,

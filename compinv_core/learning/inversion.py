@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ..semantic.context import Surroundings
 from ..semantic.learned_token import LearnedToken
 from ..training.task import StepLoss
 from .encoded import Encoded
@@ -61,12 +62,15 @@ class Subject:
         (index of the template, vectors (k, D)) -> context (1, 77, D), differentiable in the vectors.
     pictures_of_class : ClassData, optional
         None learns without a prior loss.
+    surroundings : Surroundings, optional
+        None learns without a context loss.
     """
 
     token: LearnedToken
     data: InversionData
     encode: Encode
     pictures_of_class: ClassData | None = None
+    surroundings: Surroundings | None = None
 
 
 class Inversion:
@@ -102,13 +106,15 @@ class Inversion:
     def parameter_groups(self) -> list[dict[str, Any]]:
         """See `compinv_core.training.loop.TrainingTask`."""
         tokens = [subject.token.parameter for subject in self.subjects]
-        groups: list[dict[str, Any]] = [{"params": tokens, "lr": self.config.token_rate}]
+        # At rate 0 the optimiser leaves a word where its own step put it.
+        rate = 0.0 if self.subjects[0].token.takes_own_steps else self.config.token_rate
+        groups: list[dict[str, Any]] = [{"params": tokens, "lr": rate}]
         if self.weights:
             groups.append({"params": list(self.weights.values()), "lr": self.config.learning_rate})
         return groups
 
     def loss(self, batch: int, generator: torch.Generator) -> StepLoss:
-        """See `compinv_core.training.loop.TrainingTask`; the parts are ``reconstruction``, ``prior``, ``anchor``."""
+        """See `training.loop.TrainingTask`; the parts are ``reconstruction``, ``prior``, ``anchor``, ``context``."""
         present = [(self.subjects[index], count) for index, count in self._mixture(batch)]
         templates, chosen = [], []
         for subject, count in present:
@@ -138,7 +144,13 @@ class Inversion:
         if class_chosen:
             parts["prior"] = reconstruction_loss(prediction[photos:], target[photos:])
             total = total + self.config.prior_weight * parts["prior"]
-        return StepLoss(total, parts if anchor is None else {**parts, "anchor": anchor})
+        if anchor is not None:
+            parts["anchor"] = anchor
+        context = self._context_loss(present, vectors, generator)
+        if context is not None:
+            parts["context"] = context
+            total = total + self.config.context_weight * context
+        return StepLoss(total, parts)
 
     def steady_loss(self, pictures: int = _STEADY) -> float:
         """Return the reconstruction loss of fixed photos, noise and timesteps: how much has been learned.
@@ -210,11 +222,26 @@ class Inversion:
     def _anchor_loss(
         self, present: Sequence[tuple[Subject, int]], vectors: Sequence[torch.Tensor]
     ) -> torch.Tensor | None:
-        """Mean anchor loss over the photos of the batch.
+        losses = [subject.token.anchor_loss(vector) for (subject, _), vector in zip(present, vectors, strict=True)]
+        return self._mean_over_photos(present, losses)
+
+    def _context_loss(
+        self, present: Sequence[tuple[Subject, int]], vectors: Sequence[torch.Tensor], generator: torch.Generator
+    ) -> torch.Tensor | None:
+        around = [subject.surroundings for subject, _ in present]
+        losses = [
+            None if each is None else each.loss(each.draw(generator), vector)
+            for each, vector in zip(around, vectors, strict=True)
+        ]
+        return self._mean_over_photos(present, losses)
+
+    def _mean_over_photos(
+        self, present: Sequence[tuple[Subject, int]], losses: Sequence[torch.Tensor | None]
+    ) -> torch.Tensor | None:
+        """Mean of the concepts' losses over the photos of the batch; None where there are none.
 
         A concept then weighs as much here as in the reconstruction, so that each is pulled as it would be alone.
         """
-        losses = [subject.token.anchor_loss(vector) for (subject, _), vector in zip(present, vectors, strict=True)]
         weighted = [
             loss if len(present) == 1 else loss * (count / self.config.batch_size)
             for loss, (_, count) in zip(losses, present, strict=True)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from ..basics.settings import check_settings, setting
 from ..semantic.anchors import REDUCTIONS
-from ..semantic.hold import Hold
+from ..semantic.hold import SPHERE, Hold
 from ..semantic.recoding import RecoderSettings
 from ..semantic.sparse_coding import CODERS
 from ..training.loop import LoopSettings
@@ -235,14 +235,16 @@ class InversionConfig(HoldSettings):
     @property
     def bounds(self) -> Hold:
         """By what the word is held."""
-        return Hold() if self.is_official else Hold(self.hold, self.radius, self.angle)
+        if self.is_official:
+            return Hold()
+        return Hold(self.hold, self.radius, self.angle, self.concentration, self.token_rate)
 
     def recoder_settings(self) -> RecoderSettings:
         """Return the settings of the sparse code that these settings imply."""
         return RecoderSettings(
             max_active=self.max_active_anchors,
             coder=self.sparse_coder,
-            recode_every=0 if self.is_official else self.recode_every,
+            recode_every=0 if self.is_official or self.hold == SPHERE else self.recode_every,
             momentum=self.recode_momentum,
             superclass_share=self.superclass_share,
         )

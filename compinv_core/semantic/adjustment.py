@@ -1,4 +1,8 @@
-"""Repairing a word without photos: its norm towards that of its noun, its direction towards its anchors (ours)."""
+"""Repairing a word without photos: its norm towards that of its noun, its direction towards its anchors (ours).
+
+With the class noun as the only anchor, and all of its norm, this is test-time embedding adjustment (TEA, Bui et al.
+2025, arXiv 2506.22685) at β = 1: both turn by a share of the angle.
+"""
 
 from __future__ import annotations
 

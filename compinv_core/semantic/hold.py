@@ -2,6 +2,9 @@
 
 λ balances two gradients, so what it amounts to depends on steps, rate, batch and number of vectors. A bound on where
 the vectors may be does not: after each step they are put back onto it where they have left it.
+
+The last way is directional textual inversion (Kim et al. 2025, arXiv 2512.13672): the vectors stay on a sphere, and
+take Riemannian steps on it, all of one length whatever the size of the gradient.
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ import torch
 from torch.nn import functional as F
 
 ANCHOR_LOSS, RADIUS, DIRECTION, BOTH = "anchor loss", "radius", "direction", "radius and anchor loss"
-HOLDS = (ANCHOR_LOSS, RADIUS, DIRECTION, BOTH)
+SPHERE = "sphere"
+HOLDS = (ANCHOR_LOSS, RADIUS, DIRECTION, BOTH, SPHERE)
 
 
 @dataclass(frozen=True)
@@ -24,16 +28,23 @@ class Hold:
     ----------
     kind : str
         One of `HOLDS`. "anchor loss" is the paper's (Eq. 6 in the loss, no bound); "radius" bounds ‖e − ā‖ ≤ r·‖ā‖;
-        "direction" fixes the norm at the class noun's and bounds the angle to ā; the last has loss and radius.
+        "direction" fixes the norm at the class noun's and bounds the angle to ā; "radius and anchor loss" has both;
+        "sphere" fixes the norm and takes steps on the direction, drawn to that of ā.
     radius : float
         r, above 0.
     angle : float
         Largest angle to ā in degrees, above 0, at most 180.
+    concentration : float
+        κ of the von Mises-Fisher prior of "sphere", at least 0.
+    rate : float
+        Length of a step of "sphere", on the unit sphere.
     """
 
     kind: str = ANCHOR_LOSS
     radius: float = 0.5
     angle: float = 40.0
+    concentration: float = 1e-4
+    rate: float = 0.005
 
     @property
     def has_loss(self) -> bool:
@@ -53,13 +64,15 @@ class Hold:
         vectors, points : Tensor (k, D)
             The word's vectors, and the anchor point of each.
         norm : float
-            Of the class noun's embedding.
+            Of the class noun's embedding; of the sphere where there is one.
 
         Returns
         -------
         Tensor (k, D)
             Equal to `vectors` where they are within the bound.
         """
+        if self.kind == SPHERE:
+            return F.normalize(vectors, dim=1) * norm
         if self.kind == DIRECTION:
             return _within_angle(vectors, points, math.radians(self.angle)) * norm
         if not self.has_bound:
@@ -68,6 +81,31 @@ class Hold:
         room = self.radius * points.norm(dim=1, keepdim=True)
         distance = away.norm(dim=1, keepdim=True)
         return torch.where(distance > room, points + away * (room / distance.clamp(min=_tiny(vectors))), vectors)
+
+    def stepped(self, vectors: torch.Tensor, gradient: torch.Tensor, points: torch.Tensor, norm: float) -> torch.Tensor:
+        """Take one step of Riemannian gradient descent on the sphere.
+
+        With directions u, and μ that of ā: ``s = norm·∂L/∂e − κμ``, its part along the sphere ``t = s − ⟨s, u⟩u``, and
+        ``u ← (u − rate·t/‖t‖) / ‖u − rate·t/‖t‖‖``.
+
+        Parameters
+        ----------
+        vectors, gradient, points : Tensor (k, D)
+            The word's vectors, the loss's gradient by them, and the anchor point of each.
+        norm : float
+            Of the sphere.
+
+        Returns
+        -------
+        Tensor (k, D)
+            On the sphere; not stepped where the gradient is not finite.
+        """
+        if not gradient.isfinite().all():
+            return self.held(vectors, points, norm)
+        unit = F.normalize(vectors, dim=1)
+        slope = norm * gradient - self.concentration * F.normalize(points, dim=1)
+        along = slope - (slope * unit).sum(1, keepdim=True) * unit
+        return F.normalize(unit - self.rate * F.normalize(along, dim=1, eps=_tiny(vectors)), dim=1) * norm
 
 
 def _within_angle(vectors: torch.Tensor, points: torch.Tensor, most: float) -> torch.Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from .anchors import anchor_loss
-from .hold import Hold
+from .hold import SPHERE, Hold
 from .recoding import AnchorRecoder
 
 
@@ -24,6 +24,8 @@ class LearnedToken:
         Of the anchor loss; see `compinv_core.semantic.anchors.anchor_loss`.
     hold : Hold
         By what they are held, where there are anchors.
+    norm : float, optional
+        Of the vectors where they are held on a sphere; None takes the class noun's.
     """
 
     def __init__(
@@ -32,15 +34,23 @@ class LearnedToken:
         recoder: AnchorRecoder | None = None,
         reduction: str = "seq_mean",
         hold: Hold | None = None,
+        norm: float | None = None,
     ) -> None:
-        self.recoder, self._reduction, self._hold = recoder, reduction, hold or Hold()
+        self.recoder, self._reduction, self._hold, self._norm = recoder, reduction, hold or Hold(), norm
         self.parameter = torch.nn.Parameter(initial.clone())
         self._codes_to_device()
+        if self.takes_own_steps:
+            self._put_back()
 
     @property
     def vectors(self) -> torch.Tensor:
         """Tensor (k, D): the vectors, differentiable."""
         return self.parameter
+
+    @property
+    def takes_own_steps(self) -> bool:
+        """Whether `after_step` moves the vectors by their gradient, so that the optimiser must not."""
+        return self.recoder is not None and self._hold.kind == SPHERE
 
     def anchor_loss(self, vectors: torch.Tensor) -> torch.Tensor | None:
         """Return the distance of the vectors to their anchors (Eq. 6), or None without anchors, or with a bound alone.
@@ -52,16 +62,16 @@ class LearnedToken:
         return anchor_loss(vectors, self._dictionary, self._codes, self._reduction)
 
     def after_step(self, step: int) -> None:
-        """Put the vectors back onto their bound, and code the anchors anew when it is time; `step` was just done."""
+        """Follow up on a step: the vectors onto their bound, or further on their sphere; anchors coded anew in time.
+
+        `step` was just done; its gradient is still there.
+        """
         if self.recoder is None:
             return
         if self.recoder.after_step(step, self.vectors):
             self._codes_to_device()
         if self._hold.has_bound:
-            points = self._codes @ self._dictionary
-            norm = float(self._dictionary[self.recoder.superclass].norm())
-            with torch.no_grad():
-                self.parameter.copy_(self._hold.held(self.parameter, points, norm))
+            self._put_back()
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
         """Return everything that changes during training."""
@@ -77,6 +87,18 @@ class LearnedToken:
         if self.recoder is not None:
             self.recoder.codes = tensors["codes"]
             self._codes_to_device()
+
+    def _put_back(self) -> None:
+        """Put the vectors where their hold wants them."""
+        assert self.recoder is not None
+        points = (self._codes @ self._dictionary)[: len(self.parameter)]
+        norm = self._norm or float(self._dictionary[self.recoder.superclass].norm())
+        gradient = self.parameter.grad
+        with torch.no_grad():
+            if self.takes_own_steps and gradient is not None:
+                self.parameter.copy_(self._hold.stepped(self.parameter, gradient, points, norm))
+            else:
+                self.parameter.copy_(self._hold.held(self.parameter, points, norm))
 
     def _codes_to_device(self) -> None:
         if self.recoder is not None:

@@ -114,10 +114,8 @@ class _Loop:
         device = self.optimizer.param_groups[0]["params"][0].device.type
         self.scaler = GradScaler(device, _FIRST_SCALE, growth_interval=1000, enabled=settings.scale_loss)
         self.on_cpu = device == "cpu"
-        self.history: dict[str, list[float]] = {}
-        self.pending: list[dict[str, torch.Tensor]] = []
-        self.step = 0
-        self.over = False
+        self.history, self.pending = dict[str, list[float]](), list[dict[str, torch.Tensor]]()
+        self.step, self.over = 0, False
         self.sound = SoundStates()
 
     def run(self) -> dict[str, list[float]]:
@@ -168,8 +166,8 @@ class _Loop:
             work.report(self.step, sentence=f"The state of step {watch.kept.step} is gone; step {self.step} was kept.")
             return
         self.task.load_state_tensors(tensors)
-        sentence = f"Step {watch.kept.step} of {self.step} was kept: it combines best of those that learned enough."
-        work.report(self.step, sentence=sentence)
+        what = f"Step {watch.kept.step} of {self.step} was kept: it combines best of those that learned enough."
+        work.report(self.step, sentence=what)
 
     def _fall_back(self, fault: Diverged, saved: RunState | None, work: Work) -> None:
         """Go back to the last sound state and let the run end there."""
@@ -201,8 +199,7 @@ class _Loop:
             self.optimizer.zero_grad(set_to_none=True)
             batches = [self._one_batch(number) for number in range(self.settings.accumulation)]
         except BaseException:
-            # The step did not happen: with the generator put back, a resumed run draws the same numbers again.
-            self.generator.set_state(before)
+            self.generator.set_state(before)  # The step did not happen: a resumed run draws the same numbers again.
             self._save_interrupted()
             raise
         self._update({name: _mean([parts[name] for parts in batches]) for name in batches[0]})

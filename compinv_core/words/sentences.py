@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..basics.errors import UserError, quoted
 
 OBJECT_TEMPLATES = (
@@ -53,6 +55,15 @@ TEMPLATES = {
 def with_class(template: str, superclass: str) -> str:
     """Return the template with the concept's noun in the place of ``{class}``, if it has one."""
     return template.replace("{class}", superclass)
+
+
+def beside_nouns(templates: Iterable[str], nouns: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Return sentences of the learned word beside nouns, and the same with its class noun alone in its place.
+
+    The word stands before its class noun where a template has it there.
+    """
+    phrase = "{} {class}" if any("{} {class}" in template for template in templates) else "{}"
+    return tuple((f"a {phrase} and a {noun}", f"a {{class}} and a {noun}") for noun in nouns)
 
 
 def split_template(template: str, input_name: str = "custom_templates") -> tuple[str, str]:

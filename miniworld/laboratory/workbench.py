@@ -6,6 +6,7 @@ learned is kept in the host's folders and used again.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -70,6 +71,8 @@ class Workbench:
 
     def __init__(self, base: Path, models: tuple[Any, Any, Any], habits: Habits) -> None:
         self.base, self.habits = base, habits
+        self.seconds: dict[str, float] = {}
+        """What learning a name took, of those that were learned or repaired here."""
         self.model, self.clip, self.vae = models
 
     @cached_property
@@ -92,6 +95,22 @@ class Workbench:
             config = InversionConfig(templates=templates, **settings)
             self._train(config, [_concept(thing, name, masked, num_vectors=vectors)], name)
         return f"embedding:{name} {thing.noun}" if with_class else f"embedding:{name}"
+
+    def adjust(self, thing: Thing, learned: str, name: str, anchored: bool = True, strength: float = 0.4) -> str:
+        """Repair a learned word that stands before its class noun, as *Adjust Embedding* does; return the phrase.
+
+        ``anchored`` turns it to its sparse anchors; False to the class noun alone.
+        """
+        from compinv_core.host.learning.words import ADJUST_NODE, adjust_word, chosen_word
+
+        if not (self.base / "models" / "embeddings" / f"{name}.safetensors").exists():
+            begun = time.perf_counter()
+            with torch.inference_mode():
+                word = chosen_word(self.clip, f"{learned}.safetensors", None, ADJUST_NODE)
+                anchors = self.anchors if anchored else None
+                adjust_word(self.clip, word, anchors, thing.noun, strength, 1.0, name)
+            self.seconds[name] = time.perf_counter() - begun
+        return f"embedding:{name} {thing.noun}"
 
     def tune(
         self,
@@ -161,8 +180,12 @@ class Workbench:
 
         models = (self.model, self.clip, self.vae)
         places = Places(self.base / "output" / "compinv" / "runs" / name, self.base / "models" / "embeddings")
+        anchors = self.anchors if config.anchor_weight or config.context_weight else None
+        begun = time.perf_counter()
         with torch.inference_mode():
-            return train_concepts(*models, config, concepts, self.anchors if config.anchor_weight else None, places)
+            result = train_concepts(*models, config, concepts, anchors, places)
+        self.seconds[name] = time.perf_counter() - begun
+        return result
 
     def class_pictures(self, noun: str) -> Tensor:
         """Pictures (n, side, side, 3) in [0, 1] of a class for the prior loss, painted once."""

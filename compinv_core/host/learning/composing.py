@@ -90,7 +90,7 @@ class CompositionGauge:
         sentences = [read_sentence(clip, f"{superclass} and a {noun}", "composition_nouns") for noun in nouns]
         with torch.no_grad():
             contexts = [sentence.encode(clip) for sentence in sentences]
-            self._class_noun = self._shares(contexts, _spans([s.content for s in sentences], own, tokens))
+            self._class_noun = self._shares(contexts, _spans([s.end - 1 for s in sentences], own, tokens))
 
     def __call__(self, vectors: torch.Tensor) -> Composition:
         """Measure a word of vectors (k, D), float32."""

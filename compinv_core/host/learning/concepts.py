@@ -16,12 +16,13 @@ from ...learning.embedding_file import MAKER_KEY, anchors_to_text
 from ...learning.photos import stack_masks, stack_photos
 from ...learning.settings import InversionConfig
 from ...semantic.anchors import REDUCTIONS, Anchors, equivalent_anchor_weight
+from ...semantic.hold import SPHERE
 from ...semantic.learned_token import LearnedToken
 from ...semantic.recoding import AnchorRecoder
 from ...training.watch import Watch
 from ..text.encoder import load_anchors, token_embeddings, word_token_ids
 from ..text.sentences import TemplateEncoder
-from ..text.vocabulary import NearestToken, check_known_word
+from ..text.vocabulary import NearestToken, check_known_word, usual_norm
 
 if TYPE_CHECKING:
     from comfy.sd import CLIP
@@ -94,6 +95,14 @@ def dictionary(clip: CLIP, config: InversionConfig, superclass: str, anchors: An
     return anchors.merged(own)
 
 
+def context_nouns(config: InversionConfig, superclass: str, anchors: Anchors | None) -> tuple[str, ...]:
+    """Return the nouns that are to stay as they are beside the word; empty where there is no context loss."""
+    if anchors is None or not config.context_weight or config.preset == "official_2024":
+        return ()
+    own = anchors.index(superclass)
+    return tuple(word for index, word in enumerate(anchors.words) if index != own)
+
+
 def learned_token(
     clip: CLIP, config: InversionConfig, concept: Concept, anchors: Anchors | None, device: torch.device
 ) -> LearnedToken:
@@ -103,7 +112,8 @@ def learned_token(
         position = anchors.token_ids.index(word_token_ids(clip, concept.superclass))
         recoder = AnchorRecoder(anchors, position, concept.num_vectors, config.recoder_settings(), NearestToken(clip))
     initial = initial_vectors(clip, concept.init_word, concept.num_vectors)
-    return LearnedToken(initial.to(device), recoder, config.reduction, config.bounds)
+    norm = usual_norm(clip) if config.bounds.kind == SPHERE else None
+    return LearnedToken(initial.to(device), recoder, config.reduction, config.bounds, norm)
 
 
 def initial_vectors(clip: CLIP, word: str, count: int) -> torch.Tensor:

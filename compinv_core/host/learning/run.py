@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
-from PIL import Image
 
 from ... import logger
 from ...basics.digests import digest
@@ -18,16 +17,17 @@ from ...learning.encoded import Encoded
 from ...learning.inversion import ClassData, Inversion, InversionData, Subject
 from ...learning.settings import InversionConfig
 from ...semantic.anchors import Anchors
+from ...semantic.context import Surroundings
 from ...training.events import Sink, everybody
 from ...training.loop import train
 from ...training.optimizers import check_optimizer
 from ...training.run_state import RunStore
 from ..family import Family
 from ..fingerprints import earlier_fingerprint, model_fingerprint
-from ..painting import Painter, Sampling, as_image
+from ..painting import Painter
 from ..progress import host_listener, stop_if_asked, with_previews
 from ..text.encoder import text_encoder_gradients
-from ..text.sentences import TemplateEncoder, read_sentence
+from ..text.sentences import TemplateEncoder, read_sentence, read_surroundings
 from ..text.vocabulary import check_known_word
 from .class_pictures import (
     ClassPictures,
@@ -38,9 +38,17 @@ from .class_pictures import (
     make_class_pictures,
 )
 from .composing import composition_watch
-from .concepts import check_concepts, dictionary, learned_concept, learned_token, log_equivalent_weights
+from .concepts import (
+    check_concepts,
+    context_nouns,
+    dictionary,
+    learned_concept,
+    learned_token,
+    log_equivalent_weights,
+)
 from .memory import check_memory
 from .photos import check_autoencoder, encode_photos, encode_spread, samples_posterior
+from .preview import PREVIEW, preview_of
 from .session import DiffusionSession, check_trainable, training_session
 from .trained_weights import TrainedWeights
 
@@ -51,8 +59,6 @@ if TYPE_CHECKING:
 Outcome = TypeVar("Outcome")
 
 _CLASS_FOLDER = "class_images"
-# Enough steps to recognise the thing; a preview must not cost more than a few training steps.
-_PREVIEW = Sampling(12, 6.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +120,9 @@ class InversionRun:
         self._samples_posterior = samples_posterior(config, vae)
         self._concepts = check_concepts(clip, config, concepts)
         self._dictionaries = [dictionary(clip, config, concept.superclass, anchors) for concept in self._concepts]
+        self._nouns = [context_nouns(config, concept.superclass, anchors) for concept in self._concepts]
+        for index in range(len(self._concepts)):
+            self._surroundings(clip, index)
         self._run_dir = run_dir
         self._class_sources = class_sources(self._family, config, self._concepts)
         prompts = class_prompts(config, self._concepts)
@@ -163,7 +172,10 @@ class InversionRun:
             subjects = self._subjects(session, clip, photos, classes)
             task = Inversion(self._config, subjects, session.num_timesteps, session.denoise, session.weights.parameters)
             if self._config.preview_every:
-                sink = with_previews(self._config.preview_every, self._preview(session, clip, subjects[0]), sink)
+                height, width = self._family.whole_cells(*self._concepts[0].picture_size)
+                painter = Painter(session.model, self._clip, self._vae, PREVIEW, height, width)
+                paint = preview_of(painter, session, clip, self._config, self._concepts[0], subjects[0])
+                sink = with_previews(self._config.preview_every, paint, sink)
             settings = self._config.loop_settings(session.computes_in_float16)
             watch = composition_watch(
                 session, clip, self._family, self._config, self._concepts, self._dictionaries, task
@@ -205,32 +217,15 @@ class InversionRun:
             token = learned_token(self._clip, self._config, concept, self._dictionaries[index], session.device)
             weights = None if masks is None else masks.to(session.device)
             data = InversionData(weights=weights, **encoded.placed(session.device))
-            subjects.append(Subject(token, data, _to_device(encoder, session.device), pictures))
+            encode = _to_device(encoder, session.device)
+            subjects.append(Subject(token, data, encode, pictures, self._surroundings(clip, index)))
         return subjects
 
-    def _preview(self, session: DiffusionSession, clip: CLIP, subject: Subject) -> Callable[[], Image.Image | None]:
-        """Return what paints the first concept with the session's own model, whose trained weights it shows."""
-        config, concept = self._config, self._concepts[0]
-        height, width = self._family.whole_cells(*concept.picture_size)
-        painter = Painter(session.model, self._clip, self._vae, _PREVIEW, height, width)
-        encoder = TemplateEncoder(clip, [config.preview_prompt], concept.num_vectors, concept.superclass)
-        told = False
-
-        def preview() -> Image.Image | None:
-            nonlocal told
-            # The networks in training stay where they are.
-            if not painter.has_room():
-                if not told:
-                    logger.warning("No previews: the device has no room for the autoencoder beside the training.")
-                told = True
-                return None
-            with torch.no_grad():
-                # Those of the last step are from before its update.
-                session.weights.place_casts()
-                context = encoder(0, subject.token.vectors)
-            return as_image(painter.paint_batch([[context.detach().cpu(), {}]], config.seed)[0])
-
-        return preview
+    def _surroundings(self, clip: CLIP, index: int) -> Surroundings | None:
+        concept, nouns = self._concepts[index], self._nouns[index]
+        if not nouns:
+            return None
+        return read_surroundings(clip, self._config.sentences, nouns, concept.num_vectors, concept.superclass)
 
     def _class_pixels(self, sink: Sink) -> list[torch.Tensor]:
         return [
@@ -270,6 +265,8 @@ class InversionRun:
             prints[f"mask{which}"] = "none" if concept.masks is None else digest(*concept.masks)
             anchors = self._dictionaries[index]
             prints[f"anchors{which}"] = "none" if anchors is None else digest(anchors.vectors)
+            if self._nouns[index]:
+                prints[f"context{which}"] = repr(self._nouns[index])
             if self._class_sources:
                 if anchors is not None:
                     # Earlier versions scaled it by 1 - anchor_weight.

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
 
 from ...basics.errors import UserError, quoted
-from ...words.sentences import split_template, with_class
+from ...semantic.context import Surroundings
+from ...words.sentences import beside_nouns, split_template, with_class
 from ..family import Family
-from .encoder import encode_chunk
+from .encoder import encode_chunk, word_token_ids
 from .listening import Token
 from .reading import read_prompt
 
@@ -31,14 +33,14 @@ class Sentence:
     weights : tuple of float, length 77
     place : tuple of int
         Positions of the learned vectors.
-    content : int
-        Tokens between start and end, the first at position 1.
+    end : int
+        Position behind the last of its own tokens.
     """
 
     tokens: tuple[Token, ...]
     weights: tuple[float, ...]
     place: tuple[int, ...] = ()
-    content: int = 0
+    end: int = 0
 
     def encode(self, clip: CLIP, vectors: torch.Tensor | None = None) -> torch.Tensor:
         """Return the conditioning (1, 77, D), float32, of the sentence with vectors (k, D) in their place."""
@@ -78,7 +80,7 @@ class TemplateEncoder:
         self._clip = clip
         (encoder,) = Family.of(input_name, clip=clip).text_encoders
         place = {_PLACE: torch.zeros(num_vectors, encoder.width)}
-        self._sentences = []
+        self.sentences: list[Sentence] = []
         for template in templates:
             before, after = split_template(with_class(template, superclass), input_name)
             sentence, surplus = _read(clip, f"{before} embedding:{_PLACE} {after}", input_name, template, place)
@@ -87,12 +89,12 @@ class TemplateEncoder:
                     f"{input_name}: {quoted(template)} with {num_vectors} vectors is {surplus} tokens too long for the "
                     "text encoder; take a shorter sentence or lower num_vectors."
                 )
-            self._sentences.append(sentence)
+            self.sentences.append(sentence)
 
     @property
     def lengths(self) -> list[int]:
         """Tokens of each sentence between start and end, the learned vectors among them."""
-        return [sentence.content for sentence in self._sentences]
+        return [sentence.end - 1 for sentence in self.sentences]
 
     def __call__(self, index: int, vectors: torch.Tensor) -> torch.Tensor:
         """Return the conditioning of one sentence.
@@ -107,7 +109,29 @@ class TemplateEncoder:
         -------
         Tensor (1, 77, D), float32
         """
-        return self._sentences[index].encode(self._clip, vectors)
+        return self.sentences[index].encode(self._clip, vectors)
+
+
+def read_surroundings(
+    clip: CLIP, templates: Sequence[str], nouns: Sequence[str], num_vectors: int, superclass: str
+) -> Surroundings:
+    """Read sentences of a learned word beside nouns, in training sentences' manner, and beside its superclass.
+
+    Raises
+    ------
+    UserError
+        Naming `context_weight`, when a sentence does not fit into the 77 positions.
+    """
+    pairs = beside_nouns(templates, nouns)
+    encoder = TemplateEncoder(clip, [here for here, _ in pairs], num_vectors, superclass, "context_weight")
+    references = [read_sentence(clip, with_class(there, superclass), "context_weight") for _, there in pairs]
+    noun, places = len(word_token_ids(clip, superclass)), []
+    for (template, _), sentence, reference in zip(pairs, encoder.sentences, references, strict=True):
+        first = sentence.place[0]
+        behind = first + num_vectors + (noun if "{class}" in template else 0)
+        before = range(1, first)
+        places.append(([*before, *range(behind, sentence.end)], [*before, *range(first + noun, reference.end)]))
+    return Surroundings(encoder, cache(lambda index: references[index].encode(clip)), places)
 
 
 def read_sentence(clip: CLIP, text: str, input_name: str) -> Sentence:
@@ -135,5 +159,5 @@ def _read(
     with torch.inference_mode(False):
         tokens = tuple(token.clone() if isinstance(token, torch.Tensor) else token for token in encoded.chunks[0])
     positions = [position for e in encoded.embeddings if e.name in place for position in e.positions]
-    sentence = Sentence(tokens, encoded.weights[0], tuple(positions), len(encoded.content))
+    sentence = Sentence(tokens, encoded.weights[0], tuple(positions), len(encoded.content) + 1)
     return sentence, len(encoded.content) + 2 - len(encoded.chunks[0])

@@ -41,6 +41,12 @@ class NearestToken:
         return "".join(read_letters([self._names[best]])), float(cosine[best])
 
 
+def usual_norm(clip: CLIP) -> float:
+    """Return the mean length of the vocabulary's embeddings that are not zero."""
+    norms = token_embeddings(clip, range(len(text_parts(clip)[1].inv_vocab))).norm(dim=1)
+    return float(norms[norms > 0].mean())
+
+
 def read_letters(tokens: Iterable[str]) -> list[str]:
     """Return the letters of a word's tokens; tokens that hold parts of a letter come as one text.
 

@@ -171,6 +171,57 @@ def test_anchors_enter_the_loss_and_the_metadata(loaded: Loaded, uninterrupted: 
     assert uninterrupted.concepts[0].metadata["anchor_weight"] == "0.0"
 
 
+def test_words_beside_the_learned_one_are_found_whatever_its_length(loaded: Loaded) -> None:
+    from compinv_core.host.text.sentences import read_surroundings
+
+    clip = loaded[1]
+    # Start, a, three vectors, teddy, bear, and, a, boat; start, a, teddy, bear, and, a, boat.
+    long = read_surroundings(clip, ("a photo of {} {class}",), ["boat", "dog"], 3, "teddy bear")
+    assert [(list(here), list(there)) for here, there in long.places] == [([1, 7, 8, 9], [1, 4, 5, 6])] * 2
+    short = read_surroundings(clip, ("a photo of {}",), ["teddy bear"], 2, "cat")
+    assert [(list(here), list(there)) for here, there in short.places] == [([1, 4, 5, 6, 7], [1, 3, 4, 5, 6])]
+
+
+def test_the_context_loss_is_none_where_the_class_noun_stands_and_enters_the_training(
+    loaded: Loaded, uninterrupted: Any
+) -> None:
+    from compinv_core.host.learning.concepts import initial_vectors
+    from compinv_core.host.learning.session import training_session
+    from compinv_core.host.text.encoder import load_anchors, text_encoder_gradients
+    from compinv_core.host.text.sentences import read_surroundings
+
+    model, clip, _ = loaded
+    words = read_surroundings(clip, ("a photo of {}",), ["dog", "teddy bear"], 1, "cat")
+    noun, other = (initial_vectors(clip, word, 1) for word in ("cat", "bird"))
+    with training_session(model, clip, (1, 4, 8, 8)), text_encoder_gradients(clip):
+        vectors = other.clone().requires_grad_(True)
+        words.loss(1, vectors).backward()
+        assert abs(float(words.loss(1, noun))) < 1e-5 < float(words.loss(1, other))
+    assert vectors.grad is not None and vectors.grad.abs().sum() > 0
+
+    result = train(
+        loaded, short_config(steps=2, anchor_weight=0.0, context_weight=2.0), anchors=load_anchors(clip, ["dog"])
+    )
+    assert set(result.history) == {"loss", "reconstruction", "context"}
+    total, reconstruction, context = (result.history[key][1] for key in ("loss", "reconstruction", "context"))
+    assert total == pytest.approx(reconstruction + 2 * context, rel=1e-5) and context > 0
+    # No other draw than without.
+    assert result.history["reconstruction"][0] == uninterrupted.losses[0]
+
+
+def test_a_word_on_the_sphere_has_the_vocabularys_length_and_steps_of_the_rate(loaded: Loaded) -> None:
+    from compinv_core.host.learning.concepts import initial_vectors
+    from compinv_core.host.text.encoder import load_anchors
+    from compinv_core.host.text.vocabulary import usual_norm
+
+    anchors, start = load_anchors(loaded[1], ["dog"]), initial_vectors(loaded[1], "cat", 1)
+    result = train(loaded, short_config(steps=1, hold="sphere", learning_rate=0.1), anchors=anchors)
+    (concept,) = result.concepts
+    assert float(concept.vectors.norm()) == pytest.approx(usual_norm(loaded[1]), rel=1e-4)
+    assert float(torch.cosine_similarity(concept.vectors, start)) == pytest.approx(1 / (1 + 0.1**2) ** 0.5, rel=1e-4)
+    assert set(result.history) == {"loss", "reconstruction"} and concept.metadata["anchor_weight"] == "0.0"
+
+
 def test_full_anchor_weight_keeps_a_token_on_its_superclass(loaded: Loaded) -> None:
     from compinv_core.host.text.encoder import load_anchors
 

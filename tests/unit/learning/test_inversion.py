@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from compinv_core.learning.concept import Concept
 from compinv_core.learning.inversion import Inversion, InversionData, Subject, reconstruction_loss
 from compinv_core.learning.settings import InversionConfig
 from compinv_core.semantic.anchors import Anchors, anchor_mean
+from compinv_core.semantic.context import Surroundings
+from compinv_core.semantic.hold import Hold
 from compinv_core.semantic.learned_token import LearnedToken
 from compinv_core.semantic.recoding import AnchorRecoder
 from compinv_core.training.loop import LoopSettings, train
@@ -113,6 +116,33 @@ def test_mask_changes_what_is_learned() -> None:
     assert losses[0] != pytest.approx(losses[1])
 
 
+def test_the_context_loss_joins_the_others_without_another_draw_of_theirs() -> None:
+    plain, kept = a_task(context_weight=0.25), a_task(context_weight=0.25)
+    (subject,) = kept.subjects
+    words = Surroundings(subject.encode, lambda index: torch.ones(1, 77, WIDTH), [([0, 5], [0, 5])])
+    kept.subjects = (dataclasses.replace(subject, surroundings=words),)
+    before, after = (task.loss(0, torch.Generator().manual_seed(5)) for task in (plain, kept))
+    assert set(after.parts) - set(before.parts) == {"context"} and "context" not in before.parts
+    context = 1 - torch.cosine_similarity(subject.token.vectors.sum(0), torch.ones(WIDTH), dim=0)
+    assert float(after.parts["context"].detach()) == pytest.approx(float(context.detach()), rel=1e-5)
+    assert float((after.total - before.total).detach()) == pytest.approx(0.25 * float(context.detach()), rel=1e-4)
+
+
+def test_on_the_sphere_the_optimiser_leaves_the_word_alone() -> None:
+    task = a_task()
+    token = LearnedToken(
+        task.subjects[0].token.vectors.detach(), task.subjects[0].token.recoder, hold=Hold("sphere", rate=0.1), norm=2.0
+    )
+    task.subjects = (dataclasses.replace(task.subjects[0], token=token),)
+    assert task.parameter_groups()[0]["lr"] == 0.0
+    before = token.vectors.detach().clone()
+    train(task, LoopSettings(steps=1))
+    after = token.vectors.detach()
+    # One step of tangent 0.1, and the norm as it was.
+    assert after.norm() == pytest.approx(2.0) and before.norm() == pytest.approx(2.0)
+    assert float(torch.cosine_similarity(before, after)) == pytest.approx(1 / (1 + 0.1**2) ** 0.5)
+
+
 def test_codes_travel_with_the_state() -> None:
     task, other = a_task(recode_every=1), a_task(recode_every=1)
     train(task, LoopSettings(steps=3))
@@ -164,6 +194,9 @@ def test_fingerprint_ignores_what_does_not_change_the_bits() -> None:
     same = InversionConfig(save_every=3, preview_every=2, resume=False)
     assert fingerprint(config) == fingerprint(same)
     assert fingerprint(config) != fingerprint(InversionConfig(seed=1))
+    # Runs from before there were these go on.
+    assert not {"hold", "concentration", "context_weight"} & set(fingerprint(config))
+    assert fingerprint(config) != fingerprint(InversionConfig(context_weight=0.1))
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

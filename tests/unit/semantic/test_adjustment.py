@@ -28,6 +28,18 @@ def test_turning_and_shortening_by_hand() -> None:
     assert torch.allclose(adjusted(vector, point, 0.0, 2.0, 0.5), torch.tensor([[0.0, 4.0, 0.0]]))
 
 
+def test_towards_the_class_noun_alone_it_is_test_time_embedding_adjustment() -> None:
+    generator = torch.Generator().manual_seed(2)
+    word, noun = torch.randn(1, 9, generator=generator, dtype=torch.float64) * 7, torch.randn(1, 9, generator=generator)
+    noun, share = noun.double(), 0.2
+    length = float(noun.norm())
+    # Both to the length of the noun, and between them on the circle.
+    shortened = word * length / word.norm()
+    angle = torch.cosine_similarity(word, noun).acos()
+    expected = (((1 - share) * angle).sin() * shortened + (share * angle).sin() * noun) / angle.sin()
+    assert torch.allclose(adjusted(word, noun, share, length), expected)
+
+
 def test_a_word_at_its_point_or_opposite_stays_finite() -> None:
     point = torch.tensor([[2.0, 0.0, 0.0]]).repeat(2, 1)
     turned = adjusted(torch.cat([point[:1], -point[:1]]), point, 0.4, 2.0)
