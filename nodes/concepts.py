@@ -11,7 +11,7 @@ from ..compinv_core.basics.names import check_name
 from ..compinv_core.basics.report import write_report
 from ..compinv_core.basics.settings import read_settings
 from ..compinv_core.host.folders import embedding_path, report_folder
-from ..compinv_core.host.learning.words import (
+from ..compinv_core.host.semantic.words import (
     ADJUST_NODE,
     INSPECT_NODE,
     NO_EMBEDDING,

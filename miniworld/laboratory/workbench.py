@@ -101,7 +101,7 @@ class Workbench:
 
         ``anchored`` turns it to its sparse anchors; False to the class noun alone.
         """
-        from compinv_core.host.learning.words import ADJUST_NODE, adjust_word, chosen_word
+        from compinv_core.host.semantic.words import ADJUST_NODE, adjust_word, chosen_word
 
         if not (self.base / "models" / "embeddings" / f"{name}.safetensors").exists():
             begun = time.perf_counter()

@@ -22,9 +22,9 @@ from ...semantic.inspection import Inspection, Vocabulary, inspect
 from ...semantic.word_map import draw_word_map
 from ..family import Family, text_parts
 from ..folders import embedding_folder
+from ..learning.composing import word_composition
 from ..text.encoder import load_anchors, token_embeddings
 from ..text.vocabulary import WORD_END, check_known_word, read_letters
-from .composing import word_composition
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
