@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,8 +18,8 @@ import torch
 from ..semantic.learned_token import LearnedToken
 from ..training.task import StepLoss
 from .settings import InversionConfig
+from .together import Denoise, Request, evaluated, joined
 
-Denoise = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 Encode = Callable[[int, torch.Tensor], torch.Tensor]
 
 
@@ -113,6 +114,10 @@ class Inversion:
 
     def loss(self, batch: int, generator: torch.Generator) -> StepLoss:
         """See `compinv_core.training.loop.TrainingTask`; the parts are ``reconstruction``, ``prior``, ``anchor``."""
+        return evaluated([self.request(batch, generator)], self._denoise)[0]
+
+    def request(self, batch: int, generator: torch.Generator) -> Request:
+        """Draw what batch number `batch` asks of the diffusion model; all randomness comes from `generator` (CPU)."""
         present = [(self.subjects[index], count) for index, count in self._mixture(batch)]
         templates, chosen = [], []
         for subject, count in present:
@@ -136,7 +141,20 @@ class Inversion:
                 assert pictures is not None
                 latents.append(pictures.latents[rows.to(pictures.latents.device)])
                 contexts.append(pictures.context.expand(count, -1, -1))
-        prediction, target = self._predict(_joined(latents), _joined(contexts), generator)
+        clean = joined(latents)
+        timesteps = torch.randint(self._num_timesteps, (len(clean),), generator=generator)
+        noise = torch.randn(clean.shape, generator=generator)
+        return Request(clean, noise, timesteps, joined(contexts), partial(self._composed, present, vectors, chosen))
+
+    def _composed(
+        self,
+        present: Sequence[tuple[Subject, int]],
+        vectors: Sequence[torch.Tensor],
+        chosen: Sequence[torch.Tensor],
+        prediction: torch.Tensor,
+        target: torch.Tensor,
+    ) -> StepLoss:
+        """Compose the loss of a prediction from the vectors and photos that it was asked for."""
         photos = self.config.batch_size
         parts = {"reconstruction": reconstruction_loss(prediction[:photos], target[:photos], _weights(present, chosen))}
         total = parts["reconstruction"]
@@ -144,7 +162,7 @@ class Inversion:
         if anchor is not None:
             share = self.config.anchor_weight
             total = (1 - share) * total + share * anchor
-        if class_chosen:
+        if len(prediction) > photos:
             parts["prior"] = reconstruction_loss(prediction[photos:], target[photos:])
             total = total + self.config.prior_weight * parts["prior"]
         return StepLoss(total, parts if anchor is None else {**parts, "anchor": anchor})
@@ -182,14 +200,6 @@ class Inversion:
         for position in range(batch * size, (batch + 1) * size):
             counts[position % number] += 1
         return [(index, count) for index, count in enumerate(counts) if count]
-
-    def _predict(
-        self, latents: torch.Tensor, context: torch.Tensor, generator: torch.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        timesteps = torch.randint(self._num_timesteps, (len(latents),), generator=generator)
-        noise = torch.randn(latents.shape, generator=generator)
-        device = latents.device
-        return self._denoise(latents, noise.to(device), timesteps.to(device), context)
 
     def _anchor_loss(
         self, present: Sequence[tuple[Subject, int]], vectors: Sequence[torch.Tensor]
@@ -232,11 +242,7 @@ def _weights(present: Sequence[tuple[Subject, int]], chosen: Sequence[torch.Tens
             rows.append(torch.ones_like(subject.data.latents[:1, :1]).expand(count, -1, -1, -1))
         else:
             rows.append(subject.data.weights[indices.to(subject.data.weights.device)])
-    return _joined(rows)
-
-
-def _joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+    return joined(rows)
 
 
 def _state_name(name: str, index: int) -> str:

@@ -1,7 +1,6 @@
 """The training loop that all methods share: optimiser, random numbers, saving, resuming, stopping.
 
-A method is a `TrainingTask`: it names its parameters and computes a loss. Textual inversion trains a few token vectors,
-Custom Diffusion adds key and value weights, DreamBooth a whole network; nothing here depends on which.
+A method is a `TrainingTask`: it names its parameters, from a few vectors to a whole network, and computes a loss.
 """
 
 from __future__ import annotations
@@ -18,13 +17,12 @@ from .divergence import Diverged, SoundStates, has_risen
 from .events import Sink, Work, nobody
 from .optimizers import load_optimizer_state, make_optimizer, optimizer_state
 from .run_state import CURE, RunState, RunStore
-from .task import TrainingTask
+from .task import TOTAL, TrainingTask
 
-_TOTAL = "loss"
 # What a saved tensor belongs to.
 _TASK, _OPTIMIZER = "task.", "optimizer."
 # Reading a loss back makes a GPU wait, so losses are collected and read in groups.
-_FLUSH_EVERY = 20
+FLUSH_EVERY = 20
 _FIRST_SCALE = 2.0**13
 
 
@@ -87,10 +85,12 @@ def train(
     UserError
         When the training diverges before there is a sound state, or the store holds another unfinished run.
     """
-    return _Loop(task, settings, store, sink, ask).run()
+    return Loop(task, settings, store, sink, ask).run()
 
 
-class _Loop:
+class Loop:
+    """One training on its way; see `train`."""
+
     def __init__(
         self,
         task: TrainingTask,
@@ -160,7 +160,7 @@ class _Loop:
             raise
         self._update({name: _mean([parts[name] for parts in batches]) for name in batches[0]})
         losses, anchors = {}, {}
-        if self.step % _FLUSH_EVERY == 0 or self.on_cpu:
+        if self.step % FLUSH_EVERY == 0 or self.on_cpu:
             self._check_losses()
             losses = {name: values[-1] for name, values in self.history.items()}
             anchors = self.task.active_anchors()
@@ -176,7 +176,7 @@ class _Loop:
         count = self.settings.accumulation
         loss = self.task.loss(self.step * count + number, self.generator)
         self.scaler.scale(loss.total if count == 1 else loss.total * (1 / count)).backward()
-        return {_TOTAL: loss.total.detach(), **{name: part.detach() for name, part in loss.parts.items()}}
+        return loss.named()
 
     def _update(self, losses: dict[str, torch.Tensor]) -> None:
         self.scaler.unscale_(self.optimizer)
@@ -191,18 +191,17 @@ class _Loop:
 
     def _flush(self) -> bool:
         """Read the collected losses into the history; tell whether they are all finite."""
-        first_new = len(self.history.get(_TOTAL, []))
+        first_new = len(self.history.get(TOTAL, []))
         for name in self.pending[0] if self.pending else ():
             self.history.setdefault(name, []).extend(torch.stack([p[name].float() for p in self.pending]).tolist())
         self.pending = []
         # An overflow in float16 is dealt with by the loss scale, which drops the step.
-        return self.scaler.is_enabled() or all(math.isfinite(v) for v in self.history.get(_TOTAL, [])[first_new:])
+        return self.scaler.is_enabled() or all(math.isfinite(v) for v in self.history.get(TOTAL, [])[first_new:])
 
     def _check_losses(self) -> None:
         if not self._flush():
             raise Diverged("gave a loss that is infinite or no number", self.step)
-        losses = self.history.get(_TOTAL, [])
-        if has_risen(losses):
+        if has_risen(self.history.get(TOTAL, [])):
             raise Diverged("diverged: its loss rose to over five times what it had been", self.step, rising=True)
         self.sound.keep(self.step, self.task.state_tensors)
 
