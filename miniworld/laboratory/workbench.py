@@ -6,8 +6,8 @@ learned is kept in the host's folders and used again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,17 @@ class Habits:
     class_pictures: int = 100
 
 
+@dataclass(frozen=True, eq=False)
+class Word:
+    """A word to be learned: what `Workbench.learn` takes."""
+
+    thing: Thing
+    name: str
+    masked: bool = False
+    with_class: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Workbench:
     """One model on the host.
 
@@ -84,14 +95,43 @@ class Workbench:
         ``settings`` are fields of ``InversionConfig`` and ``num_vectors``; anchor weight 0 is plain textual inversion.
         ``with_class`` says that the word stands before its class noun, in training as in prompts.
         """
+        word = Word(thing, name, masked, with_class, settings)
+        if not self.has(name):
+            config, concept = self._prepared(word)
+            self._train(config, [concept], name)
+        return f"embedding:{name} {thing.noun}" if with_class else f"embedding:{name}"
+
+    def learn_all(self, words: Sequence[Word], together: bool | None = None) -> None:
+        """Learn all words whose embeddings are not there.
+
+        ``together`` learns them in one batch, which begins anew when it was killed; by default that is done on a
+        graphics card. One after the other every word is resumed. The files are the same, to rounding.
+        """
+        missing = list({word.name: word for word in words if not self.has(word.name)}.values())
+        if self.on_card if together is None else together:
+            self._train_together(missing)
+        else:
+            for word in missing:
+                self.learn(word.thing, word.name, word.masked, word.with_class, **word.settings)
+
+    @property
+    def on_card(self) -> bool:
+        """Whether the model computes on a graphics card, where many words are learned best in one batch."""
+        return self.model.load_device.type == "cuda"
+
+    def has(self, name: str) -> bool:
+        """Tell whether the embedding of a word is there."""
+        return (self.base / "models" / "embeddings" / f"{name}.safetensors").exists()
+
+    def _prepared(self, word: Word) -> tuple[Any, Any]:
+        """The configuration and the concept of a word."""
         from compinv_core.learning.settings import InversionConfig
 
-        if not (self.base / "models" / "embeddings" / f"{name}.safetensors").exists():
-            vectors = settings.pop("num_vectors", 1)
-            templates = self.habits.templates_with_class if with_class else self.habits.templates
-            config = InversionConfig(templates=templates, **settings)
-            self._train(config, [_concept(thing, name, masked, num_vectors=vectors)], name)
-        return f"embedding:{name} {thing.noun}" if with_class else f"embedding:{name}"
+        settings = dict(word.settings)
+        vectors = settings.pop("num_vectors", 1)
+        templates = self.habits.templates_with_class if word.with_class else self.habits.templates
+        concept = _concept(word.thing, word.name, word.masked, num_vectors=vectors)
+        return InversionConfig(templates=templates, **settings), concept
 
     def tune(
         self,
@@ -147,6 +187,15 @@ class Workbench:
         places = Places(self.base / "output" / "compinv" / "runs" / name, self.base / "models" / "embeddings")
         with torch.inference_mode():
             return train_concepts(*models, config, concepts, self.anchors if config.anchor_weight else None, places)
+
+    def _train_together(self, words: Sequence[Word]) -> None:
+        from compinv_core.host.learning.train import Wish, learn_together
+
+        prepared = [self._prepared(word) for word in words]
+        wishes = [Wish(*each, self.anchors if each[0].anchor_weight else None) for each in prepared]
+        if wishes:
+            with torch.inference_mode():
+                learn_together(self.model, self.clip, self.vae, wishes, self.base / "models" / "embeddings")
 
     def class_pictures(self, noun: str) -> Tensor:
         """Pictures (n, side, side, 3) in [0, 1] of a class for the prior loss, painted once."""

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from comfy.sd import CLIP, VAE
 
 Outcome = TypeVar("Outcome")
+Encoded = tuple[list[tuple[torch.Tensor, torch.Tensor | None]], list[torch.Tensor]]
+"""Latents and masks of each concept, and latents of its class pictures."""
 
 _CLASS_FOLDER = "class_images"
 # Enough steps to recognise the thing; a preview must not cost more than a few training steps.
@@ -122,7 +124,7 @@ class InversionRun:
         # A finished run is only read back.
         if config.method.trains_model and done != config.steps:
             check_optimizer(config.optimizer, model.load_device)
-            memory = check_memory(model, clip, config, self._trains(), self._batch_shape())
+            memory = check_memory(model, clip, config, self._trains(), self.batch_shape())
             if self._store is not None:
                 self._store.check_room(memory.state_file, continues=done is not None)
         self._patched = bool(model.patches or model.injections)
@@ -146,25 +148,41 @@ class InversionRun:
         """
         told: list[str] = []
         sink = everybody(*([on_event] if on_event else []), host_listener(), lambda event: told.append(event.sentence))
-        photos = [self._encoded(c.photos[0], c.masks[0] if c.masks else None, sink) for c in self._concepts]
-        classes = [self._encoded(pixels, None, sink)[0] for pixels in self._class_pixels(sink)]
+        encoded = self.encoded(sink)
         if any(self._dictionaries):
             log_equivalent_weights(self._config, self._family.text_encoders[0].width)
         opened = training_session(
-            self._model, self._clip, self._batch_shape(), self._trains(), self._config.gradient_checkpointing
+            self._model, self._clip, self.batch_shape(), self._trains(), self._config.gradient_checkpointing
         )
         with opened as (session, clip), text_encoder_gradients(clip):
-            subjects = self._subjects(session, clip, photos, classes)
-            task = Inversion(self._config, subjects, session.num_timesteps, session.denoise, session.weights.parameters)
+            task = self.task(session, clip, encoded)
             if self._config.preview_every:
-                sink = with_previews(self._config.preview_every, self._preview(session, clip, subjects[0]), sink)
+                sink = with_previews(self._config.preview_every, self._preview(session, clip, task.subjects[0]), sink)
             settings = self._config.loop_settings(session.computes_in_float16)
             history = train(task, settings, self._store, sink, stop_if_asked)
-            learned = tuple(
-                learned_concept(self._config, concept, subject.token, self._patched)
-                for concept, subject in zip(self._concepts, subjects, strict=True)
-            )
-            return Learned(learned, history, finish(session.weights), " ".join(filter(None, told)))
+            return Learned(self.learned(task), history, finish(session.weights), " ".join(filter(None, told)))
+
+    def encoded(self, sink: Sink) -> Encoded:
+        """Encode the photos, and the class pictures, which are painted if need be."""
+        photos = [self._encoded(c.photos[0], c.masks[0] if c.masks else None, sink) for c in self._concepts]
+        return photos, [self._encoded(pixels, None, sink)[0] for pixels in self._class_pixels(sink)]
+
+    def task(self, session: DiffusionSession, clip: CLIP, encoded: Encoded) -> Inversion:
+        """Return the task at its start, on the session's device."""
+        subjects = self._subjects(session, clip, *encoded)
+        return Inversion(self._config, subjects, session.num_timesteps, session.denoise, session.weights.parameters)
+
+    def learned(self, task: Inversion) -> tuple[Concept, ...]:
+        """Return the concepts with the words that a task has learned."""
+        return tuple(
+            learned_concept(self._config, concept, subject.token, self._patched)
+            for concept, subject in zip(self._concepts, task.subjects, strict=True)
+        )
+
+    def batch_shape(self) -> tuple[int, ...]:
+        """Return (batch, C, h, w) of one forward pass of this training."""
+        batch = self._config.batch_size * (2 if self._class_sources else 1)
+        return (batch, self._family.latent_channels, *self._family.latent_size(*self._concepts[0].picture_size))
 
     def _encoded(
         self, photos: torch.Tensor, masks: torch.Tensor | None, sink: Sink
@@ -230,11 +248,6 @@ class InversionRun:
 
     def _trains(self) -> Callable[[str], bool]:
         return self._family.trained_weights[self._config.method.trains]
-
-    def _batch_shape(self) -> tuple[int, ...]:
-        """Return (batch, C, h, w) of one forward pass."""
-        batch = self._config.batch_size * (2 if self._class_sources else 1)
-        return (batch, self._family.latent_channels, *self._family.latent_size(*self._concepts[0].picture_size))
 
     def _fingerprint(self) -> dict[str, str]:
         """Return everything that the bits of the result depend on."""
