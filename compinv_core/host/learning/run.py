@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from comfy.sd import CLIP, VAE
 
 Outcome = TypeVar("Outcome")
-Encoded = tuple[list[tuple[torch.Tensor, torch.Tensor | None]], list[torch.Tensor]]
+EncodedPictures = tuple[list[tuple[torch.Tensor, torch.Tensor | None]], list[torch.Tensor]]
 """Latents and masks of each concept, and latents of its class pictures."""
 
 _CLASS_FOLDER = "class_images"
@@ -162,12 +162,12 @@ class InversionRun:
             history = train(task, settings, self._store, sink, stop_if_asked)
             return Learned(self.learned(task), history, finish(session.weights), " ".join(filter(None, told)))
 
-    def encoded(self, sink: Sink) -> Encoded:
+    def encoded(self, sink: Sink) -> EncodedPictures:
         """Encode the photos, and the class pictures, which are painted if need be."""
         photos = [self._encoded(c.photos[0], c.masks[0] if c.masks else None, sink) for c in self._concepts]
         return photos, [self._encoded(pixels, None, sink)[0] for pixels in self._class_pixels(sink)]
 
-    def task(self, session: DiffusionSession, clip: CLIP, encoded: Encoded) -> Inversion:
+    def task(self, session: DiffusionSession, clip: CLIP, encoded: EncodedPictures) -> Inversion:
         """Return the task at its start, on the session's device."""
         subjects = self._subjects(session, clip, *encoded)
         return Inversion(self._config, subjects, session.num_timesteps, session.denoise, session.weights.parameters)
