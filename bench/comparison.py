@@ -10,7 +10,8 @@ at a stronger one, since gradients of the miniature world are larger:
 
 Adjust and TEA differ in where the word is turned to: its sparse anchors, or the class noun alone. All have the same
 things, seeds, nouns and pictures, on the miniature world's own things that are reported. Seconds are of one word's
-training, or of its repair alone; of a training that was killed and went on only the rest. A killed run goes on.
+training, or of its repair alone; of a training that was killed and went on only the rest; of words that a graphics card
+learned in one batch there are none. A killed run goes on.
 """
 
 from __future__ import annotations

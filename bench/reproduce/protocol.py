@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-METHODS = ("textual inversion", "DreamBooth", "Custom Diffusion")
+TEXTUAL_INVERSION = "textual inversion"
+METHODS = (TEXTUAL_INVERSION, "DreamBooth", "Custom Diffusion")
 """In the order of the paper's Table 1."""
 PLAIN = "plain"
 """The variant whose words are repaired."""

@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from .protocol import METHODS, Block, Tier, stages
 from .store import Row, Store
 from .tables import is_decided
-from .work import carry_out
+from .work import carry_out, learn_ahead
 from .worlds import Place
 
 Hand = Callable[[Iterable[Block]], Iterator[tuple[Block, list[Row]]]]
@@ -41,7 +41,14 @@ def workers(place: Place, count: int, with_ray: bool, say: Callable[[str], None]
 
             yield by_processes
     else:
-        yield lambda blocks: ((block, carry_out(block, place, say)) for block in blocks)
+
+        def here(blocks: Iterable[Block]) -> Iterator[tuple[Block, list[Row]]]:
+            wanted = list(blocks)
+            learn_ahead(wanted, place, say)
+            for block in wanted:
+                yield block, carry_out(block, place, say)
+
+        yield here
 
 
 def _end_with_parent(parent: int) -> None:

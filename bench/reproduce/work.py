@@ -14,8 +14,9 @@ from torch import Tensor
 
 from compinv_core.basics.atomic_file import replacing
 from compinv_core.measures.attention import attention_shares, dominance
+from miniworld.laboratory.things import Word
 
-from .protocol import PROMPT, Block
+from .protocol import PROMPT, TEXTUAL_INVERSION, Block
 from .store import Row
 from .worlds import Place, World
 
@@ -26,7 +27,7 @@ _worlds: dict[Place, World] = {}
 def carry_out(block: Block, place: Place, say: Callable[[str], None] = lambda text: None) -> list[Row]:
     """Do a block in this process; the world is opened once. One thread, so that every worker gives the same bits."""
     torch.set_num_threads(1)
-    world = _worlds.get(place) or _worlds.setdefault(place, place.open())
+    world = _opened(place)
     say(f"{block.key}: learning")
     with torch.random.fork_rng(devices=[]):
         model, phrases = learned(world, block)
@@ -41,15 +42,30 @@ def carry_out(block: Block, place: Place, say: Callable[[str], None] = lambda te
     return rows
 
 
+def learn_ahead(blocks: Sequence[Block], place: Place, say: Callable[[str], None]) -> None:
+    """On a graphics card learn the words of textual inversion of all blocks in one batch; else a block learns its own.
+
+    Killed in the middle, the batch begins anew.
+    """
+    asking = [block for block in blocks if block.method == TEXTUAL_INVERSION]
+    if not asking or not (world := _opened(place)).bench.on_card:
+        return
+    say(f"learning the words of {len(asking)} blocks together")
+    with torch.random.fork_rng(devices=[]):
+        world.bench.learn_all(
+            [
+                Word(world.things[name], block.unrepaired.word(name), block.masked, True, _settings(world, block))
+                for block in asking
+                for name in block.things
+            ]
+        )
+
+
 def learned(world: World, block: Block) -> tuple[Any, tuple[str, ...]]:
     """Learn what is missing; return the model (None for the one as it is) and the phrase of each own thing."""
     things = [world.things[name] for name in block.things]
-    settings = {**world.training[block.method], **dict(block.settings), "seed": block.seed}
-    settings["steps"] = max(2, round(settings["steps"] * block.training))
-    if not block.semantic:
-        settings["anchor_weight"] = 0.0
-    bench, masked = world.bench, block.masked
-    if block.method == "textual inversion":
+    settings, bench, masked = _settings(world, block), world.bench, block.masked
+    if block.method == TEXTUAL_INVERSION:
         first = block.unrepaired
         words = tuple(bench.learn(thing, first.word(thing.name), masked, True, **settings) for thing in things)
         if block.repair:
@@ -67,6 +83,17 @@ def learned(world: World, block: Block) -> tuple[Any, tuple[str, ...]]:
         model, words = bench.tune(block.method, group, name, masked, onto=model, **settings | more)
         phrases += tuple(f"{word} {thing.noun}" for word, thing in zip(words, group, strict=True))
     return model, phrases
+
+
+def _opened(place: Place) -> World:
+    return _worlds.get(place) or _worlds.setdefault(place, place.open())
+
+
+def _settings(world: World, block: Block) -> dict[str, Any]:
+    """Settings of a block's training."""
+    settings = {**world.training[block.method], **dict(block.settings), "seed": block.seed}
+    settings["steps"] = max(2, round(settings["steps"] * block.training))
+    return settings if block.semantic else settings | {"anchor_weight": 0.0}
 
 
 def _painted(

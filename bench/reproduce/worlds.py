@@ -16,8 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from compinv_core.basics.errors import UserError, quoted
+from miniworld.laboratory.habits import Habits
 from miniworld.laboratory.recipe import GUIDANCE, INVERSION, TUNING
-from miniworld.laboratory.workbench import Box, Habits, Thing, Workbench
+from miniworld.laboratory.things import Thing
+from miniworld.laboratory.workbench import Box, Workbench
 
 PHOTO_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 PAPER_PAINTING = {"steps": 50, "cfg": 7.5, "sampler_name": "ddpm", "scheduler": "normal"}

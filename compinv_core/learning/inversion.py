@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,10 +20,10 @@ from ..semantic.learned_token import LearnedToken
 from ..training.task import StepLoss
 from .encoded import Encoded
 from .settings import InversionConfig
+from .together import Denoise, Request, evaluated, joined
 
 _STEADY = 8
 
-Denoise = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 Encode = Callable[[int, torch.Tensor], torch.Tensor]
 
 
@@ -115,6 +116,10 @@ class Inversion:
 
     def loss(self, batch: int, generator: torch.Generator) -> StepLoss:
         """See `training.loop.TrainingTask`; the parts are ``reconstruction``, ``prior``, ``anchor``, ``context``."""
+        return evaluated([self.request(batch, generator)], self._denoise)[0]
+
+    def request(self, batch: int, generator: torch.Generator) -> Request:
+        """Draw what batch number `batch` asks of the diffusion model; all randomness comes from `generator` (CPU)."""
         present = [(self.subjects[index], count) for index, count in self._mixture(batch)]
         templates, chosen = [], []
         for subject, count in present:
@@ -133,7 +138,23 @@ class Inversion:
                 assert pictures is not None
                 latents.append(pictures.take(rows, generator))
                 contexts.append(pictures.context.expand(count, -1, -1))
-        prediction, target = self._predict(_joined(latents), _joined(contexts), generator)
+        clean = joined(latents)
+        timesteps = torch.randint(self._num_timesteps, (len(clean),), generator=generator)
+        noise = torch.randn(clean.shape, generator=generator)
+        around = [subject.surroundings.draw(generator) if subject.surroundings else None for subject, _ in present]
+        compose = partial(self._composed, present, vectors, chosen, around)
+        return Request(clean, noise, timesteps, joined(contexts), compose)
+
+    def _composed(
+        self,
+        present: Sequence[tuple[Subject, int]],
+        vectors: Sequence[torch.Tensor],
+        chosen: Sequence[torch.Tensor],
+        around: Sequence[int | None],
+        prediction: torch.Tensor,
+        target: torch.Tensor,
+    ) -> StepLoss:
+        """Compose the loss of a prediction from the vectors, photos and sentences around the words that were drawn."""
         photos = self.config.batch_size
         parts = {"reconstruction": reconstruction_loss(prediction[:photos], target[:photos], _weights(present, chosen))}
         total = parts["reconstruction"]
@@ -141,12 +162,12 @@ class Inversion:
         if anchor is not None:
             share = self.config.anchor_weight
             total = (1 - share) * total + share * anchor
-        if class_chosen:
+        if len(prediction) > photos:
             parts["prior"] = reconstruction_loss(prediction[photos:], target[photos:])
             total = total + self.config.prior_weight * parts["prior"]
         if anchor is not None:
             parts["anchor"] = anchor
-        context = self._context_loss(present, vectors, generator)
+        context = self._context_loss(present, vectors, around)
         if context is not None:
             parts["context"] = context
             total = total + self.config.context_weight * context
@@ -211,14 +232,6 @@ class Inversion:
             counts[position % number] += 1
         return [(index, count) for index, count in enumerate(counts) if count]
 
-    def _predict(
-        self, latents: torch.Tensor, context: torch.Tensor, generator: torch.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        timesteps = torch.randint(self._num_timesteps, (len(latents),), generator=generator)
-        noise = torch.randn(latents.shape, generator=generator)
-        device = latents.device
-        return self._denoise(latents, noise.to(device), timesteps.to(device), context)
-
     def _anchor_loss(
         self, present: Sequence[tuple[Subject, int]], vectors: Sequence[torch.Tensor]
     ) -> torch.Tensor | None:
@@ -226,12 +239,11 @@ class Inversion:
         return self._mean_over_photos(present, losses)
 
     def _context_loss(
-        self, present: Sequence[tuple[Subject, int]], vectors: Sequence[torch.Tensor], generator: torch.Generator
+        self, present: Sequence[tuple[Subject, int]], vectors: Sequence[torch.Tensor], around: Sequence[int | None]
     ) -> torch.Tensor | None:
-        around = [subject.surroundings for subject, _ in present]
         losses = [
-            None if each is None else each.loss(each.draw(generator), vector)
-            for each, vector in zip(around, vectors, strict=True)
+            None if subject.surroundings is None or index is None else subject.surroundings.loss(index, vector)
+            for (subject, _), vector, index in zip(present, vectors, around, strict=True)
         ]
         return self._mean_over_photos(present, losses)
 
@@ -275,11 +287,7 @@ def _weights(present: Sequence[tuple[Subject, int]], chosen: Sequence[torch.Tens
             rows.append(torch.ones_like(subject.data.latents[:1, :1]).expand(count, -1, -1, -1))
         else:
             rows.append(subject.data.weights[indices.to(subject.data.weights.device)])
-    return _joined(rows)
-
-
-def _joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+    return joined(rows)
 
 
 def _state_name(name: str, index: int) -> str:

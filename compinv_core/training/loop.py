@@ -1,7 +1,6 @@
 """The training loop that all methods share: optimiser, random numbers, saving, resuming, stopping.
 
-A method is a `TrainingTask`: it names its parameters and computes a loss. Textual inversion trains a few token vectors,
-Custom Diffusion adds key and value weights, DreamBooth a whole network; nothing here depends on which.
+A method is a `TrainingTask`: it names its parameters, from a few vectors to a whole network, and computes a loss.
 """
 
 from __future__ import annotations
@@ -18,14 +17,13 @@ from .divergence import Diverged, SoundStates, has_risen
 from .events import Sink, Work, nobody
 from .optimizers import load_optimizer_state, make_optimizer, optimizer_state
 from .run_state import BestState, RunState, RunStore
-from .task import TrainingTask
+from .task import TOTAL, TrainingTask
 from .watch import Measurement, Watch
 
-_TOTAL = "loss"
 # What a saved tensor belongs to.
 _TASK, _OPTIMIZER = "task.", "optimizer."
 # Reading a loss back makes a GPU wait, so losses are collected and read in groups.
-_FLUSH_EVERY = 20
+FLUSH_EVERY = 20
 _FIRST_SCALE = 2.0**13
 
 
@@ -94,10 +92,12 @@ def train(
     UserError
         When the training diverges before there is a sound state, or the store holds another unfinished run.
     """
-    return _Loop(task, settings, store, sink, ask, watch).run()
+    return Loop(task, settings, store, sink, ask, watch).run()
 
 
-class _Loop:
+class Loop:
+    """One training on its way; see `train`."""
+
     def __init__(
         self,
         task: TrainingTask,
@@ -139,10 +139,8 @@ class _Loop:
             if saved is None or saved.step < self.step:
                 self._save()
             self.store.finish()
-        if self.watch is None:
-            return self.history
-        self._take_best(self.watch, work)
-        return {**self.history, **self.watch.curves(self.step)}
+        self._take_best(work)
+        return self._curves()
 
     def _look(self) -> None:
         """Measure if it is time, and keep the state if it is the best."""
@@ -157,9 +155,10 @@ class _Loop:
         if chosen and self.watch.keeps_best:
             self.best.keep(self.step, self.task.state_tensors())
 
-    def _take_best(self, watch: Watch, work: Work) -> None:
+    def _take_best(self, work: Work) -> None:
         """Let the kept step be the result."""
-        if not watch.keeps_best or watch.kept is None or watch.kept.step == self.step:
+        watch = self.watch
+        if watch is None or not watch.keeps_best or watch.kept is None or watch.kept.step == self.step:
             return
         tensors = self.best.read(watch.kept.step)
         if tensors is None:
@@ -168,6 +167,9 @@ class _Loop:
         self.task.load_state_tensors(tensors)
         what = f"Step {watch.kept.step} of {self.step} was kept: it combines best of those that learned enough."
         work.report(self.step, sentence=what)
+
+    def _curves(self) -> dict[str, list[float]]:
+        return self.history if self.watch is None else {**self.history, **self.watch.curves(self.step)}
 
     def _fall_back(self, fault: Diverged, saved: RunState | None, work: Work) -> None:
         """Go back to the last sound state and let the run end there."""
@@ -183,8 +185,7 @@ class _Loop:
             )
         self.step, tensors = found
         self.task.load_state_tensors(tensors)
-        self.history = {name: values[: self.step] for name, values in self.history.items()}
-        self.pending = []
+        self.history, self.pending = {name: values[: self.step] for name, values in self.history.items()}, []
         if self.watch is not None:
             self.watch.back_to(self.step)
         work.report(
@@ -204,7 +205,7 @@ class _Loop:
             raise
         self._update({name: _mean([parts[name] for parts in batches]) for name in batches[0]})
         losses, anchors = {}, {}
-        if self.step % _FLUSH_EVERY == 0 or self.on_cpu:
+        if self.step % FLUSH_EVERY == 0 or self.on_cpu:
             self._check_losses()
             losses = {name: values[-1] for name, values in self.history.items()}
             anchors = self.task.active_anchors()
@@ -220,7 +221,7 @@ class _Loop:
         count = self.settings.accumulation
         loss = self.task.loss(self.step * count + number, self.generator)
         self.scaler.scale(loss.total if count == 1 else loss.total * (1 / count)).backward()
-        return {_TOTAL: loss.total.detach(), **{name: part.detach() for name, part in loss.parts.items()}}
+        return loss.named()
 
     def _update(self, losses: dict[str, torch.Tensor]) -> None:
         self.scaler.unscale_(self.optimizer)
@@ -235,18 +236,17 @@ class _Loop:
 
     def _flush(self) -> bool:
         """Read the collected losses into the history; tell whether they are all finite."""
-        first_new = len(self.history.get(_TOTAL, []))
+        first_new = len(self.history.get(TOTAL, []))
         for name in self.pending[0] if self.pending else ():
             self.history.setdefault(name, []).extend(torch.stack([p[name].float() for p in self.pending]).tolist())
         self.pending = []
         # An overflow in float16 is dealt with by the loss scale, which drops the step.
-        return self.scaler.is_enabled() or all(math.isfinite(v) for v in self.history.get(_TOTAL, [])[first_new:])
+        return self.scaler.is_enabled() or all(math.isfinite(v) for v in self.history.get(TOTAL, [])[first_new:])
 
     def _check_losses(self) -> None:
         if not self._flush():
             raise Diverged("gave a loss that is infinite or no number", self.step)
-        losses = self.history.get(_TOTAL, [])
-        if has_risen(losses):
+        if has_risen(self.history.get(TOTAL, [])):
             raise Diverged("diverged: its loss rose to over five times what it had been", self.step, rising=True)
         self.sound.keep(self.step, self.task.state_tensors)
 

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import torch
 
+TOTAL = "loss"
+
 
 @dataclass(frozen=True, eq=False)
 class StepLoss:
@@ -23,6 +25,10 @@ class StepLoss:
 
     total: torch.Tensor
     parts: Mapping[str, torch.Tensor]
+
+    def named(self) -> dict[str, torch.Tensor]:
+        """Return the total, as ``loss``, and the parts for the records, without their graph."""
+        return {TOTAL: self.total.detach(), **{name: part.detach() for name, part in self.parts.items()}}
 
 
 class TrainingTask(Protocol):

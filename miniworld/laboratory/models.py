@@ -12,8 +12,10 @@ from ..networks.checkpoint import CHECKPOINT_NAME, assemble
 from ..networks.compact import leave_out_zeros, multiply_in_bfloat16, text_model_of
 from ..world.instances import Instance, photos
 from ..world.scenes import SIDE
+from .habits import Habits
 from .recipe import ANCHOR_WORDS, PAINTING, TEMPLATES, TEMPLATES_WITH_CLASS
-from .workbench import Box, Habits, Thing, Workbench
+from .things import Thing
+from .workbench import Box, Workbench
 
 
 class Laboratory(Workbench):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,43 +18,10 @@ from torch import Tensor
 
 from compinv_core.basics.tensor_file import write_tensors
 
+from .habits import Habits
+from .things import Thing, Word
+
 Box = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True, eq=False)
-class Thing:
-    """An own thing: name, class noun, photos (M, H, W, 3) in [0, 1] and, if there are any, their masks (M, H, W)."""
-
-    name: str
-    noun: str
-    photos: Tensor
-    masks: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Habits:
-    """How a model is used.
-
-    Attributes
-    ----------
-    side
-        Of pictures in pixels.
-    templates, templates_with_class
-        Sentences to learn from; in the latter the word stands before its class noun.
-    anchor_words
-        Nouns to stay close to.
-    painting
-        ``steps``, ``cfg``, ``sampler_name``, ``scheduler``.
-    class_pictures
-        How many pictures of a class the prior loss has.
-    """
-
-    side: int
-    templates: tuple[str, ...]
-    templates_with_class: tuple[str, ...]
-    anchor_words: tuple[str, ...]
-    painting: dict[str, Any]
-    class_pictures: int = 100
 
 
 class Workbench:
@@ -72,7 +38,7 @@ class Workbench:
     def __init__(self, base: Path, models: tuple[Any, Any, Any], habits: Habits) -> None:
         self.base, self.habits = base, habits
         self.seconds: dict[str, float] = {}
-        """What learning a name took, of those that were learned or repaired here."""
+        """What learning a name took, of those that were learned or repaired here, and not in one batch with others."""
         self.model, self.clip, self.vae = models
 
     @cached_property
@@ -87,14 +53,43 @@ class Workbench:
         ``settings`` are fields of ``InversionConfig`` and ``num_vectors``; anchor weight 0 is plain textual inversion.
         ``with_class`` says that the word stands before its class noun, in training as in prompts.
         """
+        word = Word(thing, name, masked, with_class, settings)
+        if not self.has(name):
+            config, concept = self._prepared(word)
+            self._train(config, [concept], name)
+        return f"embedding:{name} {thing.noun}" if with_class else f"embedding:{name}"
+
+    def learn_all(self, words: Sequence[Word], together: bool | None = None) -> None:
+        """Learn all words whose embeddings are not there.
+
+        ``together`` learns them in one batch, which begins anew when it was killed; by default that is done on a
+        graphics card. One after the other every word is resumed. The files are the same, to rounding.
+        """
+        missing = list({word.name: word for word in words if not self.has(word.name)}.values())
+        if self.on_card if together is None else together:
+            self._train_together(missing)
+        else:
+            for word in missing:
+                self.learn(word.thing, word.name, word.masked, word.with_class, **word.settings)
+
+    @property
+    def on_card(self) -> bool:
+        """Whether the model computes on a graphics card, where many words are learned best in one batch."""
+        return self.model.load_device.type == "cuda"
+
+    def has(self, name: str) -> bool:
+        """Tell whether the embedding of a word is there."""
+        return (self.base / "models" / "embeddings" / f"{name}.safetensors").exists()
+
+    def _prepared(self, word: Word) -> tuple[Any, Any]:
+        """The configuration and the concept of a word."""
         from compinv_core.learning.settings import InversionConfig
 
-        if not (self.base / "models" / "embeddings" / f"{name}.safetensors").exists():
-            vectors = settings.pop("num_vectors", 1)
-            templates = self.habits.templates_with_class if with_class else self.habits.templates
-            config = InversionConfig(templates=templates, **settings)
-            self._train(config, [_concept(thing, name, masked, num_vectors=vectors)], name)
-        return f"embedding:{name} {thing.noun}" if with_class else f"embedding:{name}"
+        settings = dict(word.settings)
+        vectors = settings.pop("num_vectors", 1)
+        templates = self.habits.templates_with_class if word.with_class else self.habits.templates
+        concept = word.thing.concept(word.name, word.masked, num_vectors=vectors)
+        return InversionConfig(templates=templates, **settings), concept
 
     def adjust(self, thing: Thing, learned: str, name: str, anchored: bool = True, strength: float = 0.4) -> str:
         """Repair a learned word that stands before its class noun, as *Adjust Embedding* does; return the phrase.
@@ -103,7 +98,7 @@ class Workbench:
         """
         from compinv_core.host.semantic.words import ADJUST_NODE, adjust_word, chosen_word
 
-        if not (self.base / "models" / "embeddings" / f"{name}.safetensors").exists():
+        if not self.has(name):
             begun = time.perf_counter()
             with torch.inference_mode():
                 word = chosen_word(self.clip, f"{learned}.safetensors", None, ADJUST_NODE)
@@ -145,7 +140,7 @@ class Workbench:
         file = self.base / "models" / "diffusion_models" / f"{name}.safetensors"
         if not file.exists():
             concepts = [
-                _concept(thing, its_name, masked, class_images=(self.class_pictures(thing.noun),))
+                thing.concept(its_name, masked, class_images=(self.class_pictures(thing.noun),))
                 for thing, its_name in zip(things, names, strict=True)
             ]
             config = kind(
@@ -170,7 +165,7 @@ class Workbench:
         if kind.method.trains_model:
             settings["num_class_images"] = self.habits.class_pictures
             more["class_images"] = (self.class_pictures(thing.noun),)
-        concept = _concept(thing, name, False, num_vectors=vectors, **more)
+        concept = thing.concept(name, False, num_vectors=vectors, **more)
         for count in steps:
             config = kind(templates=self.habits.templates_with_class, **settings | {"steps": count})
             yield self._train(config, [concept], name)
@@ -180,12 +175,23 @@ class Workbench:
 
         models = (self.model, self.clip, self.vae)
         places = Places(self.base / "output" / "compinv" / "runs" / name, self.base / "models" / "embeddings")
-        anchors = self.anchors if config.anchor_weight or config.context_weight else None
         begun = time.perf_counter()
         with torch.inference_mode():
-            result = train_concepts(*models, config, concepts, anchors, places)
+            result = train_concepts(*models, config, concepts, self._anchors_for(config), places)
         self.seconds[name] = time.perf_counter() - begun
         return result
+
+    def _train_together(self, words: Sequence[Word]) -> None:
+        from compinv_core.host.learning.train import Wish, learn_together
+
+        prepared = [self._prepared(word) for word in words]
+        wishes = [Wish(config, concept, self._anchors_for(config)) for config, concept in prepared]
+        if wishes:
+            with torch.inference_mode():
+                learn_together(self.model, self.clip, self.vae, wishes, self.base / "models" / "embeddings")
+
+    def _anchors_for(self, config: Any) -> Any:
+        return self.anchors if config.anchor_weight or config.context_weight else None
 
     def class_pictures(self, noun: str) -> Tensor:
         """Pictures (n, side, side, 3) in [0, 1] of a class for the prior loss, painted once."""
@@ -272,10 +278,3 @@ class Workbench:
 
     def _encode(self, text: str) -> list:
         return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))
-
-
-def _concept(thing: Thing, name: str, masked: bool, **more: Any) -> Any:
-    from compinv_core.learning.concept import Concept
-
-    shown = (thing.masks,) if masked and thing.masks is not None else None
-    return Concept(name, thing.noun, photos=(thing.photos,), masks=shown, **more)

@@ -155,8 +155,10 @@ def learned_concept(
     return dataclasses.replace(concept, vectors=token.vectors.detach().float().cpu(), metadata=metadata)
 
 
-def log_equivalent_weights(config: InversionConfig, anchors: Anchors) -> None:
-    """Log what the anchor weight would be under the other reductions."""
+def log_equivalent_weights(config: InversionConfig, anchors: Anchors | None) -> None:
+    """Log what the anchor weight would be under the other reductions, where there are anchors."""
+    if anchors is None:
+        return
     count, width = anchors.vectors.shape
     weight = lambda to: equivalent_anchor_weight(config.anchor_weight, config.reduction, to, width, count)  # noqa: E731
     others = [f"{weight(reduction):.4g} under {reduction}" for reduction in REDUCTIONS if reduction != config.reduction]

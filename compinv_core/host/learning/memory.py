@@ -11,6 +11,7 @@ import torch
 from ... import logger
 from ...learning.settings import InversionConfig
 from ...training.memory import MemoryEstimate, activation_bytes, estimate_memory
+from ..family import inference_type
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -51,6 +52,16 @@ def check_memory(
     logger.info("%s needs about %s beside the models; %.1f GB are free on %s.",
                 config.method.node_name, estimate.description, free / 1e9, device)  # fmt: skip
     return estimate
+
+
+def pictures_at_once(model: ModelPatcher, clip: CLIP, picture_shape: tuple[int, ...]) -> int:
+    """Return for how many pictures, (C, h, w) each, a training of words finds room in half of the memory; at least one.
+
+    The other half is for what the estimate does not see.
+    """
+    comfy.model_management.load_models_gpu([model, clip.patcher], force_full_load=True)
+    one = activation_bytes((1, *picture_shape), inference_type(model).itemsize, False)
+    return max(1, int(_available(model, clip) / 2 / one))
 
 
 def _available(model: ModelPatcher, clip: CLIP) -> float:

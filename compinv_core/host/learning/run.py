@@ -22,6 +22,7 @@ from ...training.events import Sink, everybody
 from ...training.loop import train
 from ...training.optimizers import check_optimizer
 from ...training.run_state import RunStore
+from ...training.watch import Watch
 from ..family import Family
 from ..fingerprints import earlier_fingerprint, model_fingerprint
 from ..painting import Painter
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from comfy.sd import CLIP, VAE
 
 Outcome = TypeVar("Outcome")
+EncodedPictures = tuple[list[tuple[Encoded, torch.Tensor | None]], list[Encoded]]
 
 _CLASS_FOLDER = "class_images"
 
@@ -135,7 +137,7 @@ class InversionRun:
         # A finished run is only read back.
         if config.method.trains_model and done != config.steps:
             check_optimizer(config.optimizer, model.load_device)
-            memory = check_memory(model, clip, config, self._trains(), self._batch_shape())
+            memory = check_memory(model, clip, config, self._trains(), self.batch_shape())
             if self._store is not None:
                 self._store.check_room(memory.state_file, continues=done is not None)
         for noun in config.composition_nouns:
@@ -161,31 +163,48 @@ class InversionRun:
         """
         told: list[str] = []
         sink = everybody(*([on_event] if on_event else []), host_listener(), lambda event: told.append(event.sentence))
-        photos = [self._encoded(c.photos[0], c.masks[0] if c.masks else None, sink) for c in self._concepts]
-        classes = [self._encoded(pixels, None, sink)[0] for pixels in self._class_pixels(sink)]
-        if (anchors := self._dictionaries[0]) is not None:
-            log_equivalent_weights(self._config, anchors)
+        encoded = self.encoded(sink)
+        log_equivalent_weights(self._config, self._dictionaries[0])
         opened = training_session(
-            self._model, self._clip, self._batch_shape(), self._trains(), self._config.gradient_checkpointing
+            self._model, self._clip, self.batch_shape(), self._trains(), self._config.gradient_checkpointing
         )
         with opened as (session, clip), text_encoder_gradients(clip):
-            subjects = self._subjects(session, clip, photos, classes)
-            task = Inversion(self._config, subjects, session.num_timesteps, session.denoise, session.weights.parameters)
+            task = self.task(session, clip, encoded)
             if self._config.preview_every:
                 height, width = self._family.whole_cells(*self._concepts[0].picture_size)
                 painter = Painter(session.model, self._clip, self._vae, PREVIEW, height, width)
-                paint = preview_of(painter, session, clip, self._config, self._concepts[0], subjects[0])
+                paint = preview_of(painter, session, clip, self._config, self._concepts[0], task.subjects[0])
                 sink = with_previews(self._config.preview_every, paint, sink)
             settings = self._config.loop_settings(session.computes_in_float16)
-            watch = composition_watch(
-                session, clip, self._family, self._config, self._concepts, self._dictionaries, task
-            )
+            watch = self.watch(session, clip, task)
             history = train(task, settings, self._store, sink, stop_if_asked, watch)
-            learned = tuple(
-                learned_concept(self._config, concept, subject.token, self._patched, watch)
-                for concept, subject in zip(self._concepts, subjects, strict=True)
-            )
-            return Learned(learned, history, finish(session.weights), " ".join(filter(None, told)))
+            return Learned(self.learned(task, watch), history, finish(session.weights), " ".join(filter(None, told)))
+
+    def encoded(self, sink: Sink) -> EncodedPictures:
+        """Encode the photos of each concept with their masks, and its class pictures, which are painted if need be."""
+        photos = [self._encoded(c.photos[0], c.masks[0] if c.masks else None, sink) for c in self._concepts]
+        return photos, [self._encoded(pixels, None, sink)[0] for pixels in self._class_pixels(sink)]
+
+    def task(self, session: DiffusionSession, clip: CLIP, encoded: EncodedPictures) -> Inversion:
+        """Return the task at its start, on the session's device."""
+        subjects = self._subjects(session, clip, *encoded)
+        return Inversion(self._config, subjects, session.num_timesteps, session.denoise, session.weights.parameters)
+
+    def watch(self, session: DiffusionSession, clip: CLIP, task: Inversion) -> Watch | None:
+        """Return what measures a task on its way; see `composing.composition_watch`."""
+        return composition_watch(session, clip, self._family, self._config, self._concepts, self._dictionaries, task)
+
+    def learned(self, task: Inversion, watch: Watch | None) -> tuple[Concept, ...]:
+        """Return the concepts with the words that a task has learned."""
+        return tuple(
+            learned_concept(self._config, concept, subject.token, self._patched, watch)
+            for concept, subject in zip(self._concepts, task.subjects, strict=True)
+        )
+
+    def batch_shape(self) -> tuple[int, ...]:
+        """Return (batch, C, h, w) of one forward pass of this training."""
+        batch = self._config.batch_size * (2 if self._class_sources else 1)
+        return (batch, self._family.latent_channels, *self._family.latent_size(*self._concepts[0].picture_size))
 
     def _encoded(
         self, photos: torch.Tensor, masks: torch.Tensor | None, sink: Sink
@@ -242,11 +261,6 @@ class InversionRun:
 
     def _trains(self) -> Callable[[str], bool]:
         return self._family.trained_weights[self._config.method.trains]
-
-    def _batch_shape(self) -> tuple[int, ...]:
-        """Return (batch, C, h, w) of one forward pass."""
-        batch = self._config.batch_size * (2 if self._class_sources else 1)
-        return (batch, self._family.latent_channels, *self._family.latent_size(*self._concepts[0].picture_size))
 
     def _fingerprint(self) -> dict[str, str]:
         """Return everything that the bits of the result depend on."""

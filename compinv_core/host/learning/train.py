@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ... import logger
 from ...basics.atomic_file import check_writable, remove_leftovers
-from ...learning.concept import Concept
+from ...learning.concept import Concept, check_distinct_names
 from ...learning.embedding_file import check_replaceable, write_concept
 from ...learning.lora_file import (
     NETWORK_PREFIX,
@@ -20,10 +21,15 @@ from ...learning.lora_file import (
     write_lora,
 )
 from ...learning.settings import InversionConfig
+from ...learning.together import Together
 from ...semantic.anchors import Anchors
-from ...training.events import Sink, reported
-from ..progress import host_listener
+from ...training.events import Sink, everybody, reported
+from ...training.together import train_together
+from ..progress import host_listener, stop_if_asked
+from ..text.encoder import text_encoder_gradients
+from .memory import pictures_at_once
 from .run import InversionRun
+from .session import training_session
 from .trained_weights import TrainedWeights
 
 if TYPE_CHECKING:
@@ -170,6 +176,101 @@ def train_concepts(
         model = model.clone()
         model.add_patches(patches)
     return TrainingResult(model, learned.concepts, learned.history, lora, learned.told)
+
+
+@dataclass(frozen=True, eq=False)
+class Wish:
+    """A word to be learned beside others; `anchors` as for `train_concepts`."""
+
+    config: InversionConfig
+    concept: Concept
+    anchors: Anchors | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedWord:
+    """What became of a `Wish`.
+
+    Attributes
+    ----------
+    concept : Concept, or None
+        None where the training came apart before there was anything to keep.
+    history : dict of str to list of float
+        As in `TrainingResult`.
+    told : str
+        As in `TrainingResult`.
+    """
+
+    concept: Concept | None
+    history: dict[str, list[float]]
+    told: str = ""
+
+
+def learn_together(
+    model: ModelPatcher,
+    clip: CLIP,
+    vae: VAE,
+    wishes: Sequence[Wish],
+    embeddings: Path | None = None,
+    most_pictures: int | None = None,
+    on_event: Sink | None = None,
+) -> list[LearnedWord]:
+    """Learn many words by textual inversion, whose batches go through the diffusion model side by side.
+
+    Each is the word that `train_concepts` gives, to rounding, and one that comes apart does not end the others. Nothing
+    is saved on the way: what was stopped begins anew. There are no previews; how a word combines is measured by itself.
+
+    Parameters
+    ----------
+    model, clip, vae
+        As for `train_concepts`.
+    wishes : sequence of Wish
+        Of textual inversion, with names of their own and photos of one size.
+    embeddings : Path, optional
+        Folder of an embedding file ``NAME.safetensors`` for each word, all written in the end.
+    most_pictures : int, optional
+        Most pictures of one evaluation of the model; None takes as many as fit into half of the memory.
+
+    Returns
+    -------
+    list of LearnedWord
+        One for each wish.
+
+    Raises
+    ------
+    UserError
+        As `train_concepts`.
+    """
+    if any(wish.config.method.trains_model for wish in wishes):
+        raise ValueError("Only words can be learned side by side, not the model.")
+    check_distinct_names([wish.concept for wish in wishes])
+    places = Places(embeddings=embeddings)
+    for wish in wishes:
+        places.check(wish.config, [wish.concept])
+    runs = [InversionRun(model, clip, vae, wish.config, [wish.concept], wish.anchors) for wish in wishes]
+    sink = everybody(*([on_event] if on_event else []), host_listener())
+    encoded = [run.encoded(sink) for run in runs]
+    batch, *picture = runs[0].batch_shape()
+    most = most_pictures or pictures_at_once(model, clip, tuple(picture))
+    largest = min(most, sum(run.batch_shape()[0] for run in runs))
+    opened = training_session(model, clip, (max(batch, largest), *picture))
+    with opened as (session, open_clip), text_encoder_gradients(open_clip):
+        tasks = [run.task(session, open_clip, each) for run, each in zip(runs, encoded, strict=True)]
+        settings = [wish.config.loop_settings(session.computes_in_float16) for wish in wishes]
+        watches = [run.watch(session, open_clip, task) for run, task in zip(runs, tasks, strict=True)]
+        losses = Together(tasks, session.denoise, most).losses
+        courses = train_together(tasks, settings, losses, sink, stop_if_asked, watches)
+        learned = [
+            LearnedWord(None if course.failed else run.learned(task, watch)[0], course.history, course.told)
+            for run, task, watch, course in zip(runs, tasks, watches, courses, strict=True)
+        ]
+    for wish, word in zip(wishes, learned, strict=True):
+        if word.told:
+            logger.warning("%s: %s", wish.concept.name, word.told)
+        if embeddings is not None and word.concept is not None:
+            write_concept(word.concept, places.embedding(word.concept))
+    places.clear()
+    return learned
 
 
 def _nothing(weights: TrainedWeights, config: InversionConfig) -> tuple[Patches, Tensors]:
