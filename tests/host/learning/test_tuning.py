@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from compinv_core.training.watch import SCORE, STEADY
 from support.models.training_case import (
     SIZE,
     Loaded,
@@ -78,9 +79,10 @@ def test_the_word_is_trained_and_held_by_its_anchors(loaded: Loaded, tuned: tupl
     _, result, folder = tuned
     (concept,) = result.concepts
     assert (concept.vectors - initial_vectors(loaded[1], "cat", 1)).abs().max() > 1e-4
-    assert set(result.history) == {"loss", "reconstruction", "prior", "anchor"}
+    parts = ("loss", "reconstruction", "prior", "anchor")
+    assert set(result.history) == {*parts, SCORE, STEADY}
     share = float(concept.metadata["anchor_weight"])
-    total, reconstruction, prior, anchor = (result.history[key][1] for key in result.history)
+    total, reconstruction, prior, anchor = (result.history[key][1] for key in parts)
     assert total == pytest.approx((1 - share) * reconstruction + prior + share * anchor, rel=1e-5) and anchor > 0
     assert "with semantic inversion" in concept.metadata["method"] and '"cat"' in concept.metadata["anchors"]
     assert torch.equal(read_concept(folder / "embeddings" / "my-cat.safetensors").vectors, concept.vectors)
