@@ -11,10 +11,8 @@ from torch.nn import functional as F
 
 from ..basics.errors import UserError
 from .anchors import Anchors
-from .sparse_coding import sparse_coefficients
+from .sparse_coding import real_coefficients, sparse_coefficients
 
-LEAST_SHARE = 0.1
-"""Share of a vector's length that an anchor has to explain to count; below it the code of a drifted word is noise."""
 SUPERCLASS_SHARE = 0.25
 _MOST_ACTIVE = 4
 
@@ -44,9 +42,8 @@ def anchor_codes(vectors: torch.Tensor, anchors: Anchors, superclass: int | None
         length = float(vector.norm())
         if not 0 < length < float("inf"):
             raise UserError("A vector of the word is zero or not finite; choose another embedding.")
-        explained = sparse_coefficients(vector, anchors.vectors, _MOST_ACTIVE).float()
-        code = torch.where(explained >= LEAST_SHARE * length, explained, torch.zeros(()))
-        own = int(explained.argmax()) if superclass is None else superclass
+        code = real_coefficients(vector, anchors.vectors, _MOST_ACTIVE).float()
+        own = _nearest(vector, anchors) if superclass is None else superclass
         code = code / code.sum() if code.any() else F.one_hot(torch.tensor(own), len(anchors)).float()
         if superclass is not None and float(code[own]) < SUPERCLASS_SHARE:
             code[own] = 0.0
@@ -54,6 +51,10 @@ def anchor_codes(vectors: torch.Tensor, anchors: Anchors, superclass: int | None
             code[own] = SUPERCLASS_SHARE
         codes.append(code)
     return torch.stack(codes)
+
+
+def _nearest(vector: torch.Tensor, anchors: Anchors) -> int:
+    return int(sparse_coefficients(vector, anchors.vectors, 1).argmax())
 
 
 def adjusted(

@@ -9,7 +9,7 @@ import torch
 
 from .. import logger
 from .anchors import Anchors
-from .sparse_coding import sparse_coefficients
+from .sparse_coding import LEAST_SHARE, real_coefficients
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,9 @@ class RecoderSettings:
         Share of the old code in the new one; damps jumps between near-equal anchors.
     superclass_share : float in [0, 1]
         Least weight of the superclass, which never leaves the code; the paper keeps the concept in its class.
+    least_share : float in [0, 1]
+        Share of a vector's length that an anchor has to explain to enter the code. Of 80 anchors in 768 dimensions the
+        best explains about 0.1 of a vector that has nothing to do with any.
     """
 
     max_active: int = 4
@@ -35,6 +38,7 @@ class RecoderSettings:
     recode_every: int = 100
     momentum: float = 0.5
     superclass_share: float = 0.25
+    least_share: float = LEAST_SHARE
 
 
 class AnchorRecoder:
@@ -85,9 +89,12 @@ class AnchorRecoder:
         return self.anchors.weights(self.codes.mean(0))
 
     def _code(self, vector: torch.Tensor, moment: str) -> torch.Tensor:
-        coefficients = sparse_coefficients(vector, self.anchors.vectors, self.settings.max_active, self.settings.coder)
+        settings = self.settings
+        coefficients = real_coefficients(
+            vector, self.anchors.vectors, settings.max_active, settings.coder, settings.least_share
+        )
         total = coefficients.sum()
-        code = (coefficients / total).float()
+        code = (coefficients / total).float() if total > 0 else self._superclass_alone()
         nearest = ""
         if self._nearest_token is not None:
             token, cosine = self._nearest_token(vector)
@@ -97,6 +104,11 @@ class AnchorRecoder:
             "Anchors at %s: %s (sum before normalising %.4f, norm of the embedding %.4f%s)",
             moment, chosen, float(total), float(vector.norm()), nearest,
         )  # fmt: skip
+        return code
+
+    def _superclass_alone(self) -> torch.Tensor:
+        code = torch.zeros(len(self.anchors))
+        code[self.superclass] = 1.0
         return code
 
     def _pruned(self, code: torch.Tensor) -> torch.Tensor:

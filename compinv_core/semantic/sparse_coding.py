@@ -14,6 +14,9 @@ from ..basics.errors import UserError
 
 CODERS = ("nn_omp", "lasso_lars", "lasso_cd")
 
+LEAST_SHARE = 0.1
+"""Share of a vector's length that an anchor has to explain to count; below it the code of a drifted word is noise."""
+
 # An atom whose correlation with the residual is below this share of the embedding's norm adds only rounding noise.
 _CORRELATION_TOLERANCE = 1e-7
 
@@ -74,6 +77,21 @@ def sparse_coefficients(
         nearest = int(correlation.argmax())
         coefficients[nearest] = max(float(abs(correlation[nearest])), float(np.finfo(np.float64).tiny))
     return torch.from_numpy(coefficients)
+
+
+def real_coefficients(
+    embedding: torch.Tensor,
+    dictionary: torch.Tensor,
+    max_active: int = 4,
+    coder: str = "nn_omp",
+    least_share: float = LEAST_SHARE,
+) -> torch.Tensor:
+    """Return `sparse_coefficients` (N,), float64, without those of anchors that explain next to nothing.
+
+    All of them may be zero then.
+    """
+    coefficients = sparse_coefficients(embedding, dictionary, max_active, coder)
+    return torch.where(coefficients >= least_share * float(embedding.norm()), coefficients, 0.0)
 
 
 def _checked_arrays(

@@ -60,8 +60,6 @@ if TYPE_CHECKING:
 Outcome = TypeVar("Outcome")
 EncodedPictures = tuple[list[tuple[Encoded, torch.Tensor | None]], list[Encoded]]
 
-_CLASS_FOLDER = "class_images"
-
 
 @dataclass(frozen=True, eq=False)
 class Learned(Generic[Outcome]):
@@ -257,7 +255,7 @@ class InversionRun:
     def _kept(self, wanted: ClassPictures) -> Path | None:
         if self._run_dir is None:
             return None
-        return kept_folder(self._run_dir / _CLASS_FOLDER, wanted, self._models, self._earlier)
+        return kept_folder(self._run_dir / "class_images", wanted, self._models, self._earlier)
 
     def _trains(self) -> Callable[[str], bool]:
         return self._family.trained_weights[self._config.method.trains]
@@ -279,21 +277,22 @@ class InversionRun:
             prints[f"mask{which}"] = "none" if concept.masks is None else digest(*concept.masks)
             anchors = self._dictionaries[index]
             prints[f"anchors{which}"] = "none" if anchors is None else digest(anchors.vectors)
+            if anchors is not None:
+                # Earlier versions let any anchor in, and scaled the prior loss by 1 - anchor_weight.
+                prints["which anchors count"] = repr(self._config.recoder_settings().least_share)
+                if self._class_sources:
+                    prints["the weighing of the prior loss"] = "not scaled"
             if self._nouns[index]:
                 prints[f"context{which}"] = repr(self._nouns[index])
             if self._class_sources:
-                if anchors is not None:
-                    # Earlier versions scaled it by 1 - anchor_weight.
-                    prints["the weighing of the prior loss"] = "not scaled"
                 source = self._class_sources[index]
-                prints[f"class images{which}"] = (
-                    source.description() if isinstance(source, ClassPictures) else digest(source)
-                )
+                made = isinstance(source, ClassPictures)
+                prints[f"class images{which}"] = source.description() if made else digest(source)
         return prints
 
     def _summary(self) -> dict[str, object]:
-        method = self._config.method.name
-        return {**asdict(self._config), "method": method, "concepts": [concept.name for concept in self._concepts]}
+        names = [concept.name for concept in self._concepts]
+        return {**asdict(self._config), "method": self._config.method.name, "concepts": names}
 
 
 def _to_device(encoder: TemplateEncoder, device: torch.device) -> Callable[[int, torch.Tensor], torch.Tensor]:

@@ -42,6 +42,20 @@ def test_superclass_never_leaves_and_the_rest_share_what_remains() -> None:
     assert recoder.codes[0].tolist() == pytest.approx([0.5, 0.25, 0.0, 0.25])
 
 
+def test_an_anchor_that_explains_next_to_nothing_stays_out() -> None:
+    recoder = AnchorRecoder(EYE, 0, 1, RecoderSettings(recode_every=1, momentum=0.0))
+    recoder.after_step(0, torch.tensor([[3.0, 0.29, 1.0, 0.0]]))
+    # 0.29 is less than a tenth of the length, 3.18.
+    assert recoder.codes[0].tolist() == pytest.approx([0.75, 0.0, 0.25, 0.0])
+
+
+def test_a_word_that_no_anchor_explains_is_held_by_its_class_alone() -> None:
+    wide = Anchors(("cat", "dog"), torch.eye(2, 50), ((1,), (2,)))
+    recoder = AnchorRecoder(wide, 1, 1, RecoderSettings(recode_every=1, momentum=0.0))
+    recoder.after_step(0, torch.cat([torch.tensor([0.05, 0.02]), torch.full((48,), 1.0)])[None])
+    assert recoder.codes[0].tolist() == [0.0, 1.0]
+
+
 def test_never_more_active_anchors_than_allowed() -> None:
     recoder = AnchorRecoder(EYE, 0, 1, RecoderSettings(max_active=2, recode_every=1))
     for step, vector in enumerate(torch.eye(4)):
