@@ -27,8 +27,8 @@ def put_on_path() -> None:
         sys.path.insert(0, folder)
 
 
-def start_in_process(base: Path) -> None:
-    """Set up the host in this process, on the CPU, before its first heavy import.
+def start_in_process(base: Path, card: bool = False) -> None:
+    """Set up the host in this process before its first heavy import, on the CPU or on a graphics card.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def start_in_process(base: Path) -> None:
     put_on_path()
     import comfy.cli_args
 
-    comfy.cli_args.args.cpu = True
+    comfy.cli_args.args.cpu = not card
     comfy.cli_args.args.base_directory = str(base)
     for name in FOLDERS:
         (base / name).mkdir(parents=True, exist_ok=True)

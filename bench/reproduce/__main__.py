@@ -41,6 +41,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="at most so many instead of the tier's")
     miniature = parser.add_argument_group("painting")
     miniature.add_argument("--steps", type=int, help="sampling steps instead of the world's")
+    parser.add_argument("--cpu", action="store_true", help="compute on the CPU though there is a graphics card")
     real = parser.add_argument_group("Stable Diffusion")
     real.add_argument("--checkpoint", default="", help="file of a Stable Diffusion 1; empty is the miniature world")
     real.add_argument("--photos", default="", help="own things as CLASS/NAME/*.png")
@@ -57,6 +58,7 @@ def main() -> None:
     tier = TIERS[options.tier] if options.rounds is None else replace(TIERS[options.tier], rounds=options.rounds)
     changes = (("steps", options.steps),) if options.steps else ()
     place = Place(str(options.folder), options.checkpoint, class_pictures=tier.class_pictures, changes=changes)
+    place = replace(place, card=not options.cpu)
     if options.checkpoint:
         place = replace(
             place, photos=options.photos, clip=options.clip, detector=options.detector, predictor=options.predictor,
@@ -74,6 +76,8 @@ def reproduce(place: Place, options: argparse.Namespace, tier) -> None:
     folder = options.folder
     # Rounds may be added later on; everything else decides what the rows are.
     settings = {"tier": {**asdict(tier), "rounds": None}, "world": {**asdict(place), "folder": ""}}
+    # A reproduction may go on elsewhere, though its roundings are others there.
+    del settings["world"]["card"]
     store = Store(folder, settings)
     world = place.open()
     things = [(thing.name, thing.noun) for thing in world.things.values()]

@@ -76,6 +76,8 @@ class Place:
         Take the own things on which settings are chosen, not those that are reported.
     changes
         Names and values of the painting that differ from the world's.
+    card
+        Compute on a graphics card where there is one.
     """
 
     folder: str
@@ -88,6 +90,12 @@ class Place:
     class_pictures: int = 100
     choosing: bool = False
     changes: tuple[tuple[str, Any], ...] = ()
+    card: bool = True
+
+    @property
+    def on_card(self) -> bool:
+        """Whether this process computes on a graphics card; asked without touching the host."""
+        return self.card and torch.cuda.is_available()
 
     def open(self) -> World:
         return StableDiffusion(self) if self.checkpoint else MiniatureWorld(self)
@@ -103,7 +111,7 @@ class MiniatureWorld:
 
         self.things = {each.name: as_thing(each) for each in (CHOOSING if place.choosing else REPORTING)}
         self.nouns = tuple(NOUNS)
-        laboratory = Laboratory(Path(place.folder) / "comfyui")
+        laboratory = Laboratory(Path(place.folder) / "comfyui", card=place.on_card)
         painting = laboratory.habits.painting | dict(place.changes)
         laboratory.habits = replace(laboratory.habits, painting=painting, class_pictures=place.class_pictures)
         self.bench, self._predict = laboratory, laboratory.predicted_boxes
@@ -126,7 +134,7 @@ class StableDiffusion:
         from miniworld.host import start_in_process
 
         base = (Path(place.folder) / "comfyui").resolve()
-        start_in_process(base)
+        start_in_process(base, place.on_card)
         import comfy.sd
 
         from compinv_core.host.detectors.loading import load_detector

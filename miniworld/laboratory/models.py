@@ -27,11 +27,13 @@ class Laboratory(Workbench):
         Folder of the host's models and outputs; learned concepts are kept there and reused.
     bfloat16
         Multiply in bfloat16 in the diffusion network.
+    card
+        Compute on a graphics card, not on the CPU.
     """
 
-    def __init__(self, base: Path, bfloat16: bool = False) -> None:
+    def __init__(self, base: Path, bfloat16: bool = False, card: bool = False) -> None:
         base = base.resolve()
-        start_in_process(base)
+        start_in_process(base, card)
         import comfy.sd
         import comfy.utils
 
