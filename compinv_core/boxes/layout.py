@@ -57,7 +57,7 @@ class Layout:
         return len(self.phrases)
 
 
-def box_masks(boxes: Sequence[Box], height: int, width: int, truncate: bool = False) -> torch.Tensor:
+def box_masks(boxes: Sequence[Box], height: int, width: int, *, truncate: bool = False) -> torch.Tensor:
     """Rasterise boxes at the resolution of an attention map (M_i in Eq. 9).
 
     A cell belongs to a box when its centre does, so boxes that touch never share a cell. A box that holds no centre

@@ -117,7 +117,7 @@ def layout_loss(
     losses, counts = [], []
     for (height, width), maps in maps_by_resolution(blocks, spans, config.heads).items():
         batch, count = maps.shape[:2]
-        masks = box_masks(boxes, height, width, config.truncated_boxes).to(maps)
+        masks = box_masks(boxes, height, width, truncate=config.truncated_boxes).to(maps)
         if config.loss_per_head:
             loss = location_loss(maps.flatten(0, 2), masks, config.loss).unflatten(0, (batch, -1)).mean(dim=1)
         else:
