@@ -98,8 +98,8 @@ def correlation(rows: Sequence[Row], predictor: str) -> float:
 def kept_by_score(run: Sequence[Row]) -> Row:
     """The stop that ``keep`` = best composition takes."""
     watch = Watch(lambda: (0.0, 0.0), 1)
-    watch.restore([Measurement(0, 1.0, run[0]["first"])])
-    watch.restore([*watch.rows, *(Measurement(row["step"], row["composition"], row["steady_loss"]) for row in run)])
+    stops = [Measurement(row["step"], row["composition"], row["steady_loss"]) for row in run]
+    watch.restore([Measurement(0, 1.0, run[0]["first"]), *stops])
     return next((row for row in run if watch.kept and row["step"] == watch.kept.step), run[-1])
 
 
