@@ -1,93 +1,99 @@
-"""Train the miniature world from its seeds: ``python -m miniworld.train``.
+"""Train the miniature world: ``python -m miniworld.train --minutes 7``.
 
-Autoencoder (its decoder twice), UNet and judge are trained in turn in ``miniworld/run/`` and written to
-``miniworld/weights/``. An interrupted run continues where its last checkpoint was.
+Many processes render, one trains the autoencoder, one the judge, and this one UNet and text encoder, on a graphics card
+if there is one. Everything is bounded by the clock and leaves usable weights in ``miniworld/weights/``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
+import multiprocessing
+import os
+import shutil
 from pathlib import Path
 
 import torch
 
-from .networks.autoencoder import Autoencoder
-from .networks.checkpoint import WEIGHTS, dequantise, load_small, load_unet, quantise, save_small
-from .training.autoencoder import polish_decoder, psnr, train_autoencoder
+from .networks.checkpoint import WEIGHTS, load_small, rounded
+from .networks.diffusion import alphas_cumprod, loss_weights
+from .training import autoencoder
+from .training.generator import Compilation, Generator, GrowingLatents, train_generator
 from .training.judge import train_judge
-from .training.unet import encode_pictures, train_unet
-from .world import instances
-from .world.dataset import training_pictures
+from .training.pictures import Store, scratch_folder, start_renderers, wait_until
+from .training.plan import Plan, begin_process, device, hand_over
 
-log = logging.getLogger("compinv.miniworld")
-PICTURES = 16_000
-AUTOENCODER_PICTURES = 12_000
-HELD_OUT = 300
-"""The last pictures of the set: the autoencoder is measured on them and not trained on them."""
-
-
-def as_stored(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights as a user's checkpoint will have them, rounding included."""
-    return dequantise(quantise(weights))
-
-
-def load_autoencoder(weights: dict[str, torch.Tensor]) -> Autoencoder:
-    model = Autoencoder()
-    model.load_state_dict(weights)
-    return model.eval()
-
-
-def store_autoencoder(weights: dict[str, torch.Tensor], pictures: torch.Tensor) -> None:
-    """Store the autoencoder with its quality as stored, on held-out scenes and on the own things' photos."""
-    stored = load_autoencoder(as_stored(weights))
-    photos = torch.cat([torch.from_numpy(instances.photos(i)[0]) for i in instances.INSTANCES.values()])
-    quality = {"scenes": psnr(stored, pictures[-HELD_OUT:]), "instances": psnr(stored, photos.permute(0, 3, 1, 2))}
-    log.info("autoencoder, dB: %s", quality)
-    save_small(weights, WEIGHTS / "autoencoder.safetensors", {"psnr_db": json.dumps(quality)})
+BYTES_PER_PICTURE = 53_000
+NETWORKS = ("autoencoder", "generator", "judge")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--folder", type=Path, default=Path(__file__).parent / "run", help="training state and pictures"
-    )
-    parser.add_argument("--only", choices=("autoencoder", "unet", "judge"), help="train just one network")
-    parser.add_argument("--compile", action="store_true", help="compile the UNet: faster, takes a C++ compiler")
-    parser.add_argument("--bfloat16", action="store_true", help="multiply in bfloat16 while decoder and UNet train")
-    parser.add_argument(
-        "--further", action="store_true", help="train the weights in git further, in a --folder of their own"
-    )
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=7.0, help="from the beginning to the generator's weights")
+    parser.add_argument("--only", choices=NETWORKS, nargs="+", default=NETWORKS, help="the others stay as they are")
+    parser.add_argument("--further", action="store_true", help="start from the weights in git, not from the seeds")
+    parser.add_argument("--into", type=Path, default=WEIGHTS, help="folder of the weights")
+    parser.add_argument("--scratch", type=Path, help="folder of the pictures; by default in memory or temporary")
+    parser.add_argument("--pictures", type=int, default=300_000, help="rendered at most")
+    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--renderers", type=int, default=max(1, (os.cpu_count() or 2) - 3), help="processes")
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    torch.set_num_threads(options.threads)
-    options.folder.mkdir(parents=True, exist_ok=True)
+    begin_process(seed=2)
+    scratch = options.scratch or scratch_folder(options.pictures * BYTES_PER_PICTURE)
+    capacity = max(8, options.pictures // options.renderers)
+    options.into.mkdir(parents=True, exist_ok=True)
+    plan = Plan(60 * options.minutes, scratch, options.into, options.renderers, capacity, options.batch)
+    try:
+        train(plan, set(options.only), options.further)
+    finally:
+        if options.scratch is None:
+            shutil.rmtree(scratch, ignore_errors=True)
 
-    pictures, captions = training_pictures(options.folder, PICTURES)
-    start = None
-    if options.further:
-        weights, _ = load_small(WEIGHTS / "autoencoder.safetensors")
-        start = load_unet()
-    else:
-        weights = as_stored(train_autoencoder(pictures[:AUTOENCODER_PICTURES], options.folder))
-    if options.only != "unet":  # The UNet needs the encoder alone, which polishing leaves as it is.
-        weights = polish_decoder(weights, pictures[:AUTOENCODER_PICTURES], options.folder, options.bfloat16)
-    autoencoder = load_autoencoder(as_stored(weights))
-    if options.only in (None, "autoencoder"):
-        store_autoencoder(weights, pictures)
-    if options.only in (None, "unet"):
-        latents = encode_pictures(autoencoder, pictures, options.folder)
-        average, scale = train_unet(latents, captions, options.folder, start, options.compile, options.bfloat16)
-        save_small(
-            average,
-            WEIGHTS / "unet.safetensors",
-            {"latent_shift": repr(scale.shift), "latent_scale": repr(scale.scale)},
-        )
-    if options.only in (None, "judge"):
-        judge, scores = train_judge(autoencoder, options.folder)
-        save_small(judge, WEIGHTS / "judge.safetensors", {"accuracy": json.dumps(scores)})
+
+def train(plan: Plan, wanted: set[str], further: bool) -> None:
+    """Train the wanted networks by a plan."""
+    plan.say("training %s for %.0f s on %s", ", ".join(sorted(wanted)), plan.seconds, device_name())
+    store, context = Store(plan, create=True), multiprocessing.get_context("spawn")
+    children = start_renderers(plan, context)
+    given = load_small(WEIGHTS / "autoencoder.safetensors")[0] if further or "autoencoder" not in wanted else None
+    handed = plan.scratch / autoencoder.FILE
+    try:
+        if "autoencoder" in wanted:
+            encoding = context.Process(target=autoencoder.train_autoencoder, args=(plan, given))
+            encoding.start()
+            children.append(encoding)
+        else:
+            hand_over(rounded(given or {}), handed)
+        # Compiling takes its time on the processor while the card is busy with the autoencoder.
+        model, scale = Generator.stored() if further else (Generator(), None)
+        model.to(device())
+        model.unet.to(memory_format=torch.channels_last)
+        schedule = alphas_cumprod().to(device()), loss_weights().to(device())
+        compilation = Compilation(model, plan, schedule) if "generator" in wanted else None
+        wait_until(handed.exists, plan.seconds, "autoencoder", lambda: children[-1].exitcode in (None, 0))
+        weights = torch.load(handed, weights_only=True)
+        if "judge" in wanted:
+            alone = wanted == {"judge"}
+            judging = context.Process(
+                target=train_judge, args=(plan, weights, (0.5 if alone else plan.JUDGE) * plan.seconds)
+            )
+            judging.start()
+            children.append(judging)
+        if compilation:
+            compilation.wait(0.35 * plan.seconds - plan.elapsed())
+            wait_until(lambda: store.count() >= min(1000, plan.capacity), plan.seconds, "picture")
+            train_generator(model, compilation, GrowingLatents(store, autoencoder.ready(weights)), plan, scale)
+        if "judge" in wanted:
+            judging.join()
+    finally:
+        for child in children:
+            if child.is_alive():
+                child.terminate()
+    logging.getLogger("compinv.miniworld").info("weights: %s", sorted(path.name for path in plan.into.iterdir()))
+
+
+def device_name() -> str:
+    return torch.cuda.get_device_name() if device().type == "cuda" else "the processor"
 
 
 if __name__ == "__main__":

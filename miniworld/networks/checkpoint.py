@@ -1,7 +1,7 @@
 """The miniature world's weights: kept small in the repository, assembled into an SD1.5 checkpoint on first use.
 
-Stored are the trained tensors of autoencoder and UNet: large ones as int8 with one scale per output row, the others in
-float16. The text encoder comes from its seed. The assembled file is an ordinary single-file checkpoint which the host's
+Stored are the trained tensors of autoencoder, UNet and text encoder: large ones as int8 with one scale per output row,
+the others in float16. The assembled file is an ordinary single-file checkpoint which the host's
 ``CheckpointLoaderSimple`` takes for Stable Diffusion 1.5 with a TAESD autoencoder.
 """
 
@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from . import autoencoder, text_encoder, unet
+from . import text_encoder, unet
 from .diffusion import LatentScale
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
@@ -70,6 +70,16 @@ def load_unet() -> tuple[dict[str, Tensor], LatentScale]:
     return weights, LatentScale(float(metadata["latent_shift"]), float(metadata["latent_scale"]))
 
 
+def load_text_encoder() -> dict[str, Tensor]:
+    """The text encoder in the repository, as `text_encoder.TextEncoder` takes it."""
+    return load_small(WEIGHTS / "text-encoder.safetensors")[0]
+
+
+def rounded(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights as they are after storing and loading, float32."""
+    return dequantise(quantise(weights))
+
+
 def assemble(destination: Path) -> Path:
     """Write the full checkpoint, unless an up-to-date one is there.
 
@@ -78,18 +88,19 @@ def assemble(destination: Path) -> Path:
     destination
         The file to write, such as ``models/checkpoints/miniworld.safetensors``.
     """
-    sources = [WEIGHTS / "autoencoder.safetensors", WEIGHTS / "unet.safetensors", Path(text_encoder.__file__)]
+    files = [WEIGHTS / f"{name}.safetensors" for name in ("autoencoder", "unet", "text-encoder")]
+    sources = [*files, Path(text_encoder.__file__)]
     if destination.exists() and destination.stat().st_mtime >= max(s.stat().st_mtime for s in sources):
         return destination
     vae, _ = load_small(sources[0])
     denoiser, scale = load_unet()
     host_scale = HOST_LATENT_FACTOR / scale.scale
     tensors = {f"model.diffusion_model.{k}": v.half() for k, v in unet.host_state_dict(denoiser).items()}
-    tensors |= {f"first_stage_model.{k}": v for k, v in autoencoder.host_state_dict(vae).items()}
+    tensors |= {f"first_stage_model.{k}": v.float() for k, v in vae.items()}
     tensors["first_stage_model.vae_scale"] = torch.tensor(host_scale)
     tensors["first_stage_model.vae_shift"] = torch.tensor(-scale.shift / host_scale)
     prefix = "cond_stage_model.transformer.text_model."
-    tensors |= {f"{prefix}{k}": v.half() for k, v in text_encoder.host_state_dict().items()}
+    tensors |= {f"{prefix}{k}": v.half() for k, v in text_encoder.host_state_dict(load_text_encoder()).items()}
     destination.parent.mkdir(parents=True, exist_ok=True)
     temporary = destination.with_suffix(".part")
     save_file(

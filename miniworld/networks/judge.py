@@ -1,9 +1,10 @@
-"""The independent judge of the miniature world: which nouns are in a picture, where, and how alike two things look.
+"""The independent judge of the miniature world: which nouns are in a picture, how often, where, and which own thing.
 
-A small convolutional network trained on renders only; the generator never sees it. For every noun it gives a centre
-heatmap and a mask, and at each cell a box and the object's look (colour, second colour, pattern). "Presence" is the
-highest centre score of a noun. "Alignment" is the cosine of standardised features, pooled over the whole picture or
-over the mask of one object.
+Two small convolutional networks trained on renders only; the generator never sees them. For every noun the finder gives
+a centre heatmap, whose separate peaks are objects, and a mask, and at each cell a box and the object's look.
+"Presence" is the highest centre score of a noun. "Alignment" is the cosine of standardised features, pooled over the
+whole picture or over the mask of one object. The identifier looks at the crop of one object, and its features say which
+of several things of the same noun it is.
 """
 
 from __future__ import annotations
@@ -18,11 +19,18 @@ from torch.nn import functional as F
 
 from ..world.backgrounds import BACKGROUNDS
 from ..world.drawing import NOUNS
-from ..world.scenes import COLOURS, PATTERNS
+from ..world.looks import COLOURS, MARKS, PATTERNS
 from .checkpoint import WEIGHTS, load_small
 
 NOUN_NAMES = tuple(NOUNS)
-LOOKS = {"colour": len(COLOURS), "second_colour": len(COLOURS), "pattern": 1 + len(PATTERNS)}
+LOOKS = {
+    "colour": len(COLOURS),
+    "second_colour": len(COLOURS),
+    "pattern": 1 + len(PATTERNS),
+    "mark": 1 + len(MARKS),
+}
+CROP, IDENTITY = 64, 128
+"""Side of the crop of one object, and the number of features of its identity."""
 THRESHOLD = 0.5
 """A noun is present where its highest centre score exceeds this."""
 PEAK = 5
@@ -102,8 +110,14 @@ class Judge(nn.Module):
         self.cells = nn.Conv2d(128, len(NOUN_NAMES) + 4 + sum(LOOKS.values()), 1)
         self.outline = nn.Conv2d(192, len(NOUN_NAMES), 3, padding=1)
         self.background = nn.Linear(192, len(BACKGROUNDS))
-        nn.init.constant_(self.cells.bias[: len(NOUN_NAMES)].data, -3.0)
-        nn.init.constant_(self.outline.bias.data, -3.0)
+        self.identifier = nn.Sequential(
+            nn.Conv2d(3, 32, 5, 2, padding=2), nn.ReLU(), nn.Conv2d(32, 64, 3, 2, padding=1), Residual(64),
+            nn.Conv2d(64, 128, 3, 2, padding=1), Residual(128), nn.GroupNorm(8, 128), nn.ReLU(),
+        )  # fmt: skip
+        self.identity = nn.Linear(128 * 16, IDENTITY)
+        with torch.no_grad():
+            self.cells.bias[: len(NOUN_NAMES)] = -3.0
+            self.outline.bias.fill_(-3.0)
         self.register_buffer("feature_mean", torch.zeros(2, 192))
         self.register_buffer("feature_std", torch.ones(2, 192))
 
@@ -126,8 +140,23 @@ class Judge(nn.Module):
         weight = masks[:, None] / masks.sum((1, 2)).clamp(min=1e-6).view(-1, 1, 1, 1)
         return self._standardise((verdict.features * weight).sum((2, 3)), 1)
 
+    def identify(self, pictures: Tensor, boxes: Tensor) -> Tensor:
+        """Unit features (B, 128) of what is in one box (B, 4) of each picture (B, 3, H, W) in [0, 1]."""
+        found = self.identifier(crops(pictures, boxes) - 0.5)
+        return F.normalize(self.identity(F.adaptive_avg_pool2d(found, 4).flatten(1)).float(), dim=1)
+
     def _standardise(self, pooled: Tensor, kind: int) -> Tensor:
         return F.normalize((pooled - self.feature_mean[kind]) / self.feature_std[kind], dim=1)
+
+
+def crops(pictures: Tensor, boxes: Tensor, grow: float = 1.15) -> Tensor:
+    """What is in one box ``x0, y0, x1, y1`` in [0, 1], a little larger, of each picture: (B, 3, 64, 64)."""
+    corner, opposite = boxes.split(2, dim=1)
+    theta = pictures.new_zeros(len(boxes), 2, 3)
+    theta[:, :, 2] = corner + opposite - 1
+    theta[:, 0, 0], theta[:, 1, 1] = ((opposite - corner) * grow).unbind(1)
+    grid = F.affine_grid(theta, [len(boxes), 3, CROP, CROP], align_corners=False)
+    return F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
 
 
 @cache

@@ -1,154 +1,107 @@
-"""The miniature world's text encoder: real CLIP ViT-L/14 tensors, derived from a seed instead of trained.
+"""The miniature world's text encoder: the first three layers of a CLIP ViT-L/14 text model, learned with the UNet.
 
-Token embeddings have meaning by construction (nouns of one category are alike), and layer 0's self-attention mixes the
-tokens: a token whose normalised embedding points along the *salience* direction is attended to by every later token,
-which then carries a rotated copy of it. Content words are salient, the end token is not. That is what lets a drifted
-pseudo-word take over the context of its neighbours, as in the real model. Layers 1 to 11 have zero weights, which makes
-them the identity.
+Names and shapes are the host's. Of a layer's 12 heads 6 are in use, of its 3072 inner units 384; all other tensors of
+those layers, and layers 3 to 11 whole, are zeros, which makes them the identity. The words of `world.words` have learned
+embeddings; every other token has a random one of the usual length.
 """
 
 from __future__ import annotations
 
-import json
-from functools import cache
-from pathlib import Path
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..host import host_path
-from ..world.backgrounds import BACKGROUNDS
-from ..world.drawing import NOUNS
-from ..world.scenes import CATEGORY, COLOURS, PATTERNS
+from ..world.words import CONTEXT, IDS, rows_of
 
-WIDTH, CONTEXT, VOCABULARY, LAYERS, HEADS = 768, 77, 49408, 12, 12
-START, END = 49406, 49407
+WIDTH, HOST_HEADS, VOCABULARY, LAYERS, HOST_INNER = 768, 12, 49408, 12, 3072
+TRAINED_LAYERS, HEADS, INNER = 3, 6, 384
+HEAD_WIDTH = WIDTH // HOST_HEADS
 SEED = 1234
-CATEGORIES = tuple(sorted(set(CATEGORY.values())))
-EMBEDDING_NORM = 0.4
-POSITIONS = 15
-"""Positions from here on share one zero position embedding, so that padding looks alike everywhere."""
-ATTENTION_SHARPNESS = 0.3
-MIXING = 0.35
-"""Share of the mixed-in content, relative to a token's own embedding."""
-SALIENCE = {"content": 0.2, "end": -0.2, "start": -0.015}
-"""Squared cosine of an embedding with the salience direction, signed."""
 
 
-def _unit(generator: torch.Generator) -> Tensor:
-    return F.normalize(torch.randn(WIDTH, generator=generator), dim=0)
+class SelfAttention(nn.Module):
+    """Causal attention with the first heads of the host's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(WIDTH, HEADS * HEAD_WIDTH) for _ in range(3))
+        self.out_proj = nn.Linear(HEADS * HEAD_WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (p(x).unflatten(-1, (HEADS, -1)).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
+        return self.out_proj(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
 
 
-@cache
-def vocabulary() -> dict[str, int]:
-    """Word → token id, from the tokenizer that the host ships."""
-    entries = json.loads(Path(host_path(), "comfy/sd1_tokenizer/vocab.json").read_text())
-    return {word.removesuffix("</w>"): index for word, index in entries.items() if word.endswith("</w>")}
+class Layer(nn.Module):
+    """CLIP's layer, with its approximate GELU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.self_attn = SelfAttention()
+        self.layer_norm1, self.layer_norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(WIDTH, INNER), "fc2": nn.Linear(INNER, WIDTH)})
+        for last in (self.self_attn.out_proj, self.mlp["fc2"]):
+            nn.init.normal_(last.weight, std=0.3 * WIDTH**-0.5)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.self_attn(self.layer_norm1(x))
+        hidden = self.mlp["fc1"](self.layer_norm2(x))
+        return x + self.mlp["fc2"](hidden * torch.sigmoid(1.702 * hidden))
 
 
-def token_ids(caption: str) -> list[int]:
-    """Ids of a caption of known single-token words, with start, end and padding, (77,)."""
-    ids = [START, *(vocabulary()[word] for word in caption.split()), END]
-    return ids + [END] * (CONTEXT - len(ids))
+class TextEncoder(nn.Module):
+    """Rows of the small word table (B, 77), or embeddings (B, 77, 768), → context (B, 77, 768)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token_embedding = nn.Embedding(len(IDS), WIDTH)
+        self.position_embedding = nn.Embedding(CONTEXT, WIDTH)
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.position_embedding.weight, std=0.01)
+        self.layers = nn.ModuleList(Layer() for _ in range(TRAINED_LAYERS))
+        self.final_layer_norm = nn.LayerNorm(WIDTH)
+
+    def embed(self, embeddings: Tensor) -> Tensor:
+        """Context of token embeddings (B, 77, 768)."""
+        hidden = embeddings + self.position_embedding.weight
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return self.final_layer_norm(hidden)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.embed(self.token_embedding(rows))
+
+    def encode(self, captions: list[str]) -> Tensor:
+        """Context of captions, (N, 77, 768)."""
+        return self(torch.tensor([rows_of(caption) for caption in captions], device=self.position_embedding.weight.device))
 
 
-def _word_directions(generator: torch.Generator) -> dict[str, Tensor]:
-    """Unit vectors of the words with a built meaning: shared directions plus one of their own."""
-    shared = {name: _unit(generator) for name in ("noun", "colour", "pattern", "background", *CATEGORIES)}
-
-    def blend(*parts: tuple[float, Tensor]) -> Tensor:
-        return F.normalize(sum(share**0.5 * direction for share, direction in parts), dim=0)
-
-    words = {}
-    for noun in NOUNS:
-        words[noun] = blend((0.15, shared["noun"]), (0.25, shared[CATEGORY[noun]]), (0.6, _unit(generator)))
-    for category in CATEGORIES:
-        words[category] = blend((0.15, shared["noun"]), (0.65, shared[category]), (0.2, _unit(generator)))
-    for kind, names in (("colour", COLOURS), ("pattern", PATTERNS), ("background", BACKGROUNDS)):
-        for name in names:
-            words[name] = blend((0.3, shared[kind]), (0.7, _unit(generator)))
-    return words
-
-
-@cache
-def text_encoder() -> dict[str, Tensor]:
-    """Tensors of the encoder without their host prefix, float32, identity layers left out."""
-    g = torch.Generator().manual_seed(SEED)
-    embeddings = F.normalize(torch.randn(VOCABULARY, WIDTH, generator=g), dim=1)
-    salience = _unit(g)
-    content = []
-    for word, direction in _word_directions(g).items():
-        embeddings[vocabulary()[word]] = direction
-        content.append(vocabulary()[word])
-
-    def tilt(rows, share: float) -> None:
-        plain = embeddings[rows] - (embeddings[rows] @ salience)[..., None] * salience
-        embeddings[rows] = (1 - abs(share)) ** 0.5 * F.normalize(plain, dim=-1) + (
-            abs(share) ** 0.5 * (1 if share > 0 else -1) * salience
-        )
-
-    tilt(torch.arange(VOCABULARY), 1e-3)
-    tilt(torch.tensor(content), SALIENCE["content"])
-    tilt(END, SALIENCE["end"])
-    tilt(START, SALIENCE["start"])
-    embeddings *= EMBEDDING_NORM
-    embeddings[END] *= 0.25
-    positions = torch.zeros(CONTEXT, WIDTH)
-    positions[:POSITIONS] = 0.1 * F.normalize(torch.randn(POSITIONS, WIDTH, generator=g), dim=1)
-    rotation = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=g))[0]
-    mixed = (torch.eye(WIDTH) - torch.outer(salience, salience)) @ rotation
-
-    head = WIDTH // HEADS
-    query_bias, key = torch.zeros(WIDTH), torch.zeros(WIDTH, WIDTH)
-    query_bias[::head] = ATTENTION_SHARPNESS * head**0.5
-    key[::head] = salience
-    attention = "encoder.layers.0.self_attn."
-    return {
-        "embeddings.token_embedding.weight": embeddings,
-        "embeddings.position_embedding.weight": positions,
-        f"{attention}q_proj.bias": query_bias,
-        f"{attention}k_proj.weight": key,
-        f"{attention}v_proj.weight": mixed.T.contiguous(),
-        f"{attention}out_proj.weight": MIXING / WIDTH**0.5 * torch.eye(WIDTH),
-    }
-
-
-def host_state_dict() -> dict[str, Tensor]:
-    """All tensors of a CLIP ViT-L/14 text model, with zeros where the encoder has nothing to say."""
-    full = {}
+def host_state_dict(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """All tensors of a CLIP ViT-L/14 text model from ``TextEncoder().state_dict()``."""
+    full: dict[str, Tensor] = {}
     for i in range(LAYERS):
         layer = f"encoder.layers.{i}."
-        for name in ("q", "k", "v", "out"):
-            full[f"{layer}self_attn.{name}_proj.weight"] = torch.zeros(WIDTH, WIDTH)
-            full[f"{layer}self_attn.{name}_proj.bias"] = torch.zeros(WIDTH)
+        shapes = {f"self_attn.{name}_proj": (WIDTH, WIDTH) for name in ("q", "k", "v", "out")}
+        shapes |= {"mlp.fc1": (HOST_INNER, WIDTH), "mlp.fc2": (WIDTH, HOST_INNER)}
+        for name, (rows, columns) in shapes.items():
+            full[f"{layer}{name}.weight"], full[f"{layer}{name}.bias"] = torch.zeros(rows, columns), torch.zeros(rows)
         for norm in ("layer_norm1", "layer_norm2"):
             full[f"{layer}{norm}.weight"], full[f"{layer}{norm}.bias"] = torch.ones(WIDTH), torch.zeros(WIDTH)
-        full[f"{layer}mlp.fc1.weight"], full[f"{layer}mlp.fc1.bias"] = (
-            torch.zeros(4 * WIDTH, WIDTH),
-            torch.zeros(4 * WIDTH),
-        )
-        full[f"{layer}mlp.fc2.weight"], full[f"{layer}mlp.fc2.bias"] = torch.zeros(WIDTH, 4 * WIDTH), torch.zeros(WIDTH)
-    full["final_layer_norm.weight"], full["final_layer_norm.bias"] = torch.ones(WIDTH), torch.zeros(WIDTH)
-    return full | text_encoder()
+    for name, tensor in weights.items():
+        if name.startswith("layers."):
+            full[f"encoder.{name}"][tuple(slice(n) for n in tensor.shape)] = tensor.float()
+    full["embeddings.token_embedding.weight"] = _vocabulary(weights["token_embedding.weight"].float())
+    full["embeddings.position_embedding.weight"] = weights["position_embedding.weight"].float()
+    for part in ("weight", "bias"):
+        full[f"final_layer_norm.{part}"] = weights[f"final_layer_norm.{part}"].float()
+    return full
 
 
-def encode(embeddings: Tensor) -> Tensor:
-    """The encoder on token embeddings (B, 77, 768), as the host's CLIP computes it; returns (B, 77, 768).
-
-    Only what is not zero is computed, which is why training can afford the full context.
-    """
-    weights = text_encoder()
-    hidden = embeddings + weights["embeddings.position_embedding.weight"]
-    normal = F.layer_norm(hidden, (WIDTH,))
-    attention = "encoder.layers.0.self_attn."
-    score = ATTENTION_SHARPNESS * normal @ weights[f"{attention}k_proj.weight"][0]
-    causal = torch.triu(torch.full((CONTEXT, CONTEXT), float("-inf")), 1)
-    share = (score[:, None, :] + causal).softmax(-1)
-    value = normal @ (MIXING / WIDTH**0.5 * weights[f"{attention}v_proj.weight"].T)
-    return F.layer_norm(hidden + share @ value, (WIDTH,))
-
-
-def encode_ids(ids: Tensor) -> Tensor:
-    """Context (B, 77, 768) of token ids (B, 77)."""
-    return encode(text_encoder()["embeddings.token_embedding.weight"][ids])
+def _vocabulary(learned: Tensor) -> Tensor:
+    """The whole table (49408, 768): learned rows where there are such, random ones of their median length elsewhere."""
+    generator = torch.Generator().manual_seed(SEED)
+    table = F.normalize(torch.randn(VOCABULARY, WIDTH, generator=generator), dim=1)
+    table *= learned[2:].norm(dim=1).median()
+    table[list(IDS)] = learned
+    return table

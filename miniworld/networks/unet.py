@@ -1,10 +1,9 @@
-"""The miniature UNet: SD1's architecture and tensor names, small, with structured weights.
+"""The miniature UNet: SD1's architecture and tensor names with two levels of 320 channels.
 
-Two levels of 320 channels; the inner one (8×8 for 16×16 latents) and the middle have attention, the outer one has none:
-the topology that the method reads in SD1.5, where cross-attention is taken in the middle and in the first decoder level
-that has it. To train in an hour on two cores, the first convolution of a residual block is grouped, the second is
-its centre tap only, and time embedding and feed-forward layers use part of their units. :func:`host_state_dict` expands
-all that, exactly, to the dense tensors that the host loads as SD1.5.
+The inner level (8×8 for 16×16 latents) and the middle have attention, the outer one has none: the topology that the
+method reads in SD1.5, where cross-attention is taken in the middle and in the first decoder level that has it. Time
+embedding and feed-forward layers use part of their units; :func:`host_state_dict` fills them up, exactly, to the tensors
+that the host loads as SD1.5.
 """
 
 from __future__ import annotations
@@ -17,12 +16,11 @@ from torch.nn import functional as F
 
 CHANNELS, CONTEXT_WIDTH, HEADS = 320, 768, 8
 TIME_WIDTH, HOST_TIME_WIDTH = 256, 1280
-INNER_WIDTH, HOST_INNER_WIDTH = 640, 1280
-GROUPS_INNER, GROUPS_OUTER = 5, 10
+INNER_WIDTH, HOST_INNER_WIDTH = 512, 1280
 
 
-def _conv(inputs: int, outputs: int, groups: int = 1, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, stride, padding=1, groups=groups)
+def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride, padding=1)
 
 
 def _silenced(layer: nn.Module) -> nn.Module:
@@ -34,12 +32,12 @@ def _silenced(layer: nn.Module) -> nn.Module:
 class ResBlock(nn.Module):
     """SD1's residual block with time embedding."""
 
-    def __init__(self, inputs: int, groups: int) -> None:
+    def __init__(self, inputs: int) -> None:
         super().__init__()
-        self.in_layers = nn.Sequential(nn.GroupNorm(32, inputs), nn.SiLU(), _conv(inputs, CHANNELS, groups))
+        self.in_layers = nn.Sequential(nn.GroupNorm(32, inputs), nn.SiLU(), _conv(inputs, CHANNELS))
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(TIME_WIDTH, CHANNELS))
         self.out_layers = nn.Sequential(
-            nn.GroupNorm(32, CHANNELS), nn.SiLU(), nn.Identity(), _silenced(nn.Conv2d(CHANNELS, CHANNELS, 1))
+            nn.GroupNorm(32, CHANNELS), nn.SiLU(), nn.Identity(), _silenced(_conv(CHANNELS, CHANNELS))
         )
         self.skip_connection = nn.Identity() if inputs == CHANNELS else nn.Conv2d(inputs, CHANNELS, 1)
 
@@ -59,12 +57,9 @@ class Attention(nn.Module):
         self.to_out = nn.Sequential(nn.Linear(CHANNELS, CHANNELS))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        q, k, v = (
-            layer(y).unflatten(-1, (HEADS, -1)).transpose(1, 2)
-            for layer, y in ((self.to_q, x), (self.to_k, context), (self.to_v, context))
-        )
-        weights = (q @ k.transpose(-1, -2) * (CHANNELS // HEADS) ** -0.5).softmax(-1)
-        return self.to_out((weights @ v).transpose(1, 2).flatten(2))
+        pairs = ((self.to_q, x), (self.to_k, context), (self.to_v, context))
+        q, k, v = (layer(y).unflatten(-1, (HEADS, -1)).transpose(1, 2) for layer, y in pairs)
+        return self.to_out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 class GEGLU(nn.Module):
@@ -118,7 +113,7 @@ class SpatialTransformer(nn.Module):
 class Downsample(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.op = _conv(CHANNELS, CHANNELS, GROUPS_OUTER, stride=2)
+        self.op = _conv(CHANNELS, CHANNELS, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.op(x)
@@ -127,7 +122,7 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.conv = _conv(CHANNELS, CHANNELS, GROUPS_OUTER)
+        self.conv = _conv(CHANNELS, CHANNELS)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
@@ -136,7 +131,7 @@ class Upsample(nn.Module):
 def timestep_embedding(timesteps: Tensor) -> Tensor:
     """SD1's sinusoidal embedding of timesteps (B,), (B, 320)."""
     half = CHANNELS // 2
-    frequencies = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32) / half)
+    frequencies = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=timesteps.device) / half)
     angles = timesteps.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], -1)
 
@@ -146,24 +141,23 @@ class UNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        inner, outer = GROUPS_INNER, GROUPS_OUTER
         blocks = nn.ModuleList
         self.time_embed = nn.Sequential(nn.Linear(CHANNELS, TIME_WIDTH), nn.SiLU(), nn.Linear(TIME_WIDTH, TIME_WIDTH))
         self.input_blocks = blocks(
             [
                 blocks([_conv(4, CHANNELS)]),
-                blocks([ResBlock(CHANNELS, outer)]),
+                blocks([ResBlock(CHANNELS)]),
                 blocks([Downsample()]),
-                blocks([ResBlock(CHANNELS, inner), SpatialTransformer()]),
+                blocks([ResBlock(CHANNELS), SpatialTransformer()]),
             ]
         )
-        self.middle_block = blocks([ResBlock(CHANNELS, inner), SpatialTransformer(), ResBlock(CHANNELS, inner)])
+        self.middle_block = blocks([ResBlock(CHANNELS), SpatialTransformer(), ResBlock(CHANNELS)])
         self.output_blocks = blocks(
             [
-                blocks([ResBlock(2 * CHANNELS, inner), SpatialTransformer()]),
-                blocks([ResBlock(2 * CHANNELS, inner), SpatialTransformer(), Upsample()]),
-                blocks([ResBlock(2 * CHANNELS, outer)]),
-                blocks([ResBlock(2 * CHANNELS, outer)]),
+                blocks([ResBlock(2 * CHANNELS), SpatialTransformer()]),
+                blocks([ResBlock(2 * CHANNELS), SpatialTransformer(), Upsample()]),
+                blocks([ResBlock(2 * CHANNELS)]),
+                blocks([ResBlock(2 * CHANNELS)]),
             ]
         )
         self.out = nn.Sequential(nn.GroupNorm(32, CHANNELS), nn.SiLU(), _silenced(_conv(CHANNELS, 4)))
@@ -197,24 +191,8 @@ def _pad(tensor: Tensor, *shape: int) -> Tensor:
     return padded
 
 
-def _dense_convolution(weight: Tensor, groups: int) -> Tensor:
-    """A grouped convolution (O, I/G, k, k) as a block-diagonal dense one (O, I, k, k)."""
-    outputs, inputs = weight.shape[0] // groups, weight.shape[1]
-    dense = torch.zeros(weight.shape[0], inputs * groups, *weight.shape[2:])
-    for g in range(groups):
-        rows = slice(g * outputs, (g + 1) * outputs)
-        dense[rows, g * inputs : (g + 1) * inputs] = weight[rows]
-    return dense
-
-
-def _centre_tap(weight: Tensor) -> Tensor:
-    dense = torch.zeros(*weight.shape[:2], 3, 3)
-    dense[:, :, 1, 1] = weight[:, :, 0, 0]
-    return dense
-
-
-def _expand(name: str, tensor: Tensor, groups: int) -> Tensor:
-    """One tensor in the host's dense shape; the function computed stays the same."""
+def _expand(name: str, tensor: Tensor) -> Tensor:
+    """One tensor in the host's shape; the function computed stays the same."""
     weight = name.endswith(".weight")
     if name.startswith("time_embed"):
         width = HOST_TIME_WIDTH
@@ -225,21 +203,14 @@ def _expand(name: str, tensor: Tensor, groups: int) -> Tensor:
         )
     if "emb_layers" in name and weight:
         return _pad(tensor, CHANNELS, HOST_TIME_WIDTH)
-    if "out_layers.3" in name and weight:
-        return _centre_tap(tensor)
     if "ff.net.0.proj" in name:
         shape = (HOST_INNER_WIDTH, *tensor.shape[1:])
         return torch.cat([_pad(half, *shape) for half in tensor.chunk(2)])
     if "ff.net.2" in name and weight:
         return _pad(tensor, CHANNELS, HOST_INNER_WIDTH)
-    if groups > 1 and weight:
-        return _dense_convolution(tensor, groups)
     return tensor
 
 
 def host_state_dict(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Dense tensors under the host's names from ``UNet().state_dict()``."""
-    groups = {
-        f"{name}.weight": module.groups for name, module in UNet().named_modules() if isinstance(module, nn.Conv2d)
-    }
-    return {name: _expand(name, tensor.float(), groups.get(name, 1)) for name, tensor in weights.items()}
+    """Tensors under the host's names from ``UNet().state_dict()``."""
+    return {name: _expand(name, tensor.float()) for name, tensor in weights.items()}

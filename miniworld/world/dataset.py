@@ -1,19 +1,23 @@
-"""Rendered training pictures, made once and kept on disk."""
+"""Scenes as data: what a split consists of, and pictures as a network is to see them."""
 
 from __future__ import annotations
 
-import logging
-import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from .scenes import SIDE, Scene, render_scene
+from .drawing import NOUNS, Colour
+from .instances import too_like_own
+from .looks import CONTRAST, Look, distance, pick, random_look
+from .named import named_looks
+from .scenes import COUNT_SHARES, Scene, render_portraits, render_scene
 
-log = logging.getLogger("compinv.miniworld")
 CHUNK = 500
+PORTRAITS = 4
+NAMED = 0.3
+"""Share of objects that are things with a name."""
 
 
 def scene_rng(split: int, index: int) -> np.random.Generator:
@@ -21,12 +25,53 @@ def scene_rng(split: int, index: int) -> np.random.Generator:
     return np.random.default_rng([2312, 8048, split, index])
 
 
-def _chunk(split: int, index: int, extract) -> list:
+def training_look(rng: np.random.Generator, noun: str, tones: tuple[Colour, ...] = (), free: float = 0.1) -> Look:
+    """A look to train with: that of a thing with a name, or a random one that nobody takes for an own thing."""
+    if rng.random() < NAMED:
+        fitting = [
+            look
+            for look in named_looks()[noun]
+            if all(distance(look.body, tone) > CONTRAST * 0.75 for tone in tones)
+        ]
+        if fitting:
+            return pick(rng, fitting).seen_again(rng)
+    look = random_look(rng, noun, tones, free)
+    while too_like_own(look):
+        look = random_look(rng, noun, tones, free)
+    return look
+
+
+def training_scene(rng: np.random.Generator, nouns: list[str] | None = None) -> Scene:
+    """A scene to train with."""
+    return render_scene(rng, nouns, lambda noun, tones: training_look(rng, noun, tones))
+
+
+def training_scenes(rng: np.random.Generator) -> Iterator[tuple[list[Scene], bool]]:
+    """Scenes for ever, in groups; true where a group is several portraits of one thing."""
+    alone = COUNT_SHARES[0] / (COUNT_SHARES[0] + PORTRAITS * (1 - COUNT_SHARES[0]))
+    names = list(NOUNS)
+    shares = np.array(COUNT_SHARES[1:]) / sum(COUNT_SHARES[1:])
+    while True:
+        if rng.random() < alone:
+            yield render_portraits(training_look(rng, pick(rng, names), free=0.35), rng, PORTRAITS), True
+        else:
+            count = 2 + int(rng.choice(2, p=shares))
+            yield [training_scene(rng, [names[i] for i in rng.choice(len(names), count, replace=False)])], False
+
+
+def scene_with_one_twice(rng: np.random.Generator) -> Scene:
+    """A scene in which one noun is there twice, perhaps beside another: for the judge, never for the generator."""
+    names = list(NOUNS)
+    first, other = (names[i] for i in rng.choice(len(names), 2, replace=False))
+    return training_scene(rng, [first, first] + [other] * int(rng.random() < 0.6))
+
+
+def _chunk(split: int, index: int, extract: Callable[[Scene], object]) -> list:
     rng = scene_rng(split, index)
-    return [extract(render_scene(rng)) for _ in range(CHUNK)]
+    return [extract(training_scene(rng)) for _ in range(CHUNK)]
 
 
-def render_split(split: int, count: int, extract) -> list:
+def render_split(split: int, count: int, extract: Callable[[Scene], object]) -> list:
     """Render ``count`` scenes (a multiple of ``CHUNK``) and keep ``extract(scene)`` of each.
 
     ``extract`` is a module-level function; two processes render.
@@ -37,31 +82,12 @@ def render_split(split: int, count: int, extract) -> list:
         return [row for part in parts for row in part]
 
 
-def picture_and_caption(scene: Scene) -> tuple[np.ndarray, str]:
-    return scene.image, scene.caption
-
-
-def training_pictures(folder: Path, count: int) -> tuple[torch.Tensor, list[str]]:
-    """Pictures (count, 3, SIDE, SIDE) uint8 and their captions, from ``folder`` where they are there already."""
-    pixels, captions = folder / f"pictures-{count}.npy", folder / f"captions-{count}.txt"
-    if not (pixels.exists() and captions.exists()):
-        log.info("rendering %d scenes", count)
-        rows = render_split(0, count, picture_and_caption)
-        images = np.stack([image for image, _ in rows]).transpose(0, 3, 1, 2)
-        assert images.shape[1:] == (3, SIDE, SIDE)
-        with open(pixels.with_suffix(".part"), "wb") as file:
-            np.save(file, np.ascontiguousarray(images))
-        captions.write_text("\n".join(caption for _, caption in rows))
-        os.replace(pixels.with_suffix(".part"), pixels)
-    return torch.from_numpy(np.load(pixels)), captions.read_text().split("\n")
-
-
-def disturbed(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def disturbed(pictures: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
     """Pictures (B, 3, H, W) in [0, 1] with other brightness, tint and noise, for networks that look at pictures."""
-    count = len(pictures)
+    count, device = len(pictures), pictures.device
 
     def rand(*shape: int) -> torch.Tensor:
-        return torch.rand(*shape, generator=generator)
+        return torch.rand(*shape, generator=generator, device=device)
 
-    noise = torch.randn(pictures.shape, generator=generator) * 0.05 * rand(count, 1, 1, 1)
+    noise = torch.randn(pictures.shape, generator=generator, device=device) * 0.05 * rand(count, 1, 1, 1)
     return (pictures * (0.9 + 0.2 * rand(count, 1, 1, 1)) + 0.05 * (rand(count, 3, 1, 1) - 0.5) + noise).clamp(0, 1)
