@@ -24,7 +24,7 @@ from miniworld.laboratory.models import Laboratory
 from miniworld.laboratory.recipe import PAINTING
 from miniworld.networks.checkpoint import CHECKPOINT_NAME, WEIGHTS
 from miniworld.world.drawing import NOUNS
-from miniworld.world.scenes import SIDE, USUAL_HEIGHT
+from miniworld.world.placing import SIDE, USUAL_HEIGHT
 
 TIERS = {
     # Few steps, so that it is quick; the judge then takes what it gets.

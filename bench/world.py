@@ -1,6 +1,6 @@
 """How good the miniature model is: ``python -m bench.world``.
 
-Paints single nouns and pairs with the stock sampler and asks the judge which nouns are there; measures autoencoder and
+Paints one, two and three nouns with the stock sampler and asks the judge which are there; measures autoencoder and
 judge on scenes that no network was trained on; and keeps ``painted.png``, a sheet to be looked at.
 """
 
@@ -16,9 +16,9 @@ from miniworld.laboratory.contact_sheet import Panel, stacked
 from miniworld.laboratory.models import Laboratory
 from miniworld.networks.checkpoint import WEIGHTS, load_small
 from miniworld.networks.judge import NOUN_NAMES, THRESHOLD, judge_pictures, load_judge
-from miniworld.train import load_autoencoder
-from miniworld.training.autoencoder import psnr
-from miniworld.training.judge import Truths, accuracy, as_decoded, truth
+from miniworld.training.autoencoder import psnr, ready
+from miniworld.training.judge import Truths, accuracy, as_decoded, own_things_recognised
+from miniworld.training.pictures import truth
 from miniworld.world.dataset import render_split
 from miniworld.world.drawing import NOUNS
 from miniworld.world.instances import INSTANCES, photos
@@ -28,20 +28,23 @@ UNSEEN_SPLIT, SCENES = 3, 1000
 COLUMNS = 16
 
 
-def prompts(pairs: bool, count: int) -> list[tuple[str, ...]]:
-    """The nouns of every prompt: all nouns in turn, or different random pairs, always the same."""
+PROMPTS = ("a photo of a {}", "a photo of a {} and a {}", "a photo of a {} , a {} and a {}")
+
+
+def prompts(size: int, count: int) -> list[tuple[str, ...]]:
+    """The nouns of every prompt: all nouns in turn, or so many different random ones, always the same."""
     nouns = list(NOUNS)
-    if not pairs:
+    if size == 1:
         return [(nouns[i % len(nouns)],) for i in range(count)]
     rng = np.random.default_rng(8)
-    return [tuple(nouns[i] for i in rng.choice(len(nouns), 2, replace=False)) for _ in range(count)]
+    return [tuple(nouns[i] for i in rng.choice(len(nouns), size, replace=False)) for _ in range(count)]
 
 
 def painted(laboratory: Laboratory, wanted: list[tuple[str, ...]], batch: int, title: str) -> list[np.ndarray]:
     """Paint ``batch`` pictures of every prompt, print the share in which all nouns are found, return one of each."""
     judge, found, missing, shown = load_judge(), [], {}, []
     for i, nouns in enumerate(wanted):
-        pictures = laboratory.paint("a photo of a " + " and a ".join(nouns), seed=3000 + i, count=batch)
+        pictures = laboratory.paint(PROMPTS[len(nouns) - 1].format(*nouns), seed=3000 + i, count=batch)
         presence = torch.cat([verdict.presence() for verdict in judge_pictures(judge, pictures)])
         there = presence[:, [NOUN_NAMES.index(noun) for noun in nouns]] > THRESHOLD
         found += there.all(1).tolist()
@@ -57,15 +60,17 @@ def painted(laboratory: Laboratory, wanted: list[tuple[str, ...]], batch: int, t
 @torch.no_grad()
 def networks() -> list[np.ndarray]:
     """Print what autoencoder and judge are worth; return a photo of each own thing, before and after the former."""
-    autoencoder = load_autoencoder(load_small(WEIGHTS / "autoencoder.safetensors")[0])
-    scenes = Truths(render_split(UNSEEN_SPLIT, SCENES, truth))
+    autoencoder = ready(load_small(WEIGHTS / "autoencoder.safetensors")[0])
+    scenes = Truths.of_scenes(render_split(UNSEEN_SPLIT, SCENES, truth))
     own = [torch.from_numpy(photos(thing)[0]).permute(0, 3, 1, 2) for thing in INSTANCES.values()]
     decibels = {"scenes": psnr(autoencoder, scenes.pictures), "own things": psnr(autoencoder, torch.cat(own))}
     print("autoencoder, dB:", {name: round(value, 2) for name, value in decibels.items()})
-    decoded = as_decoded(autoencoder, scenes.pictures, torch.Generator().manual_seed(0))
+    decoded = as_decoded(autoencoder, scenes.pictures)
     for name, pictures in (("as drawn", scenes.pictures), ("as decoded", decoded)):
-        scores = accuracy(load_judge(), pictures, scenes.rows)
+        scores = accuracy(load_judge(), pictures, scenes.objects)
         print(f"judge, {name}:", {key: round(value, 3) for key, value in scores.items()}, flush=True)
+    shares = own_things_recognised(load_judge(), autoencoder)
+    print("judge:", {key: round(value, 3) for key, value in shares.items()}, flush=True)
     firsts = torch.stack([pictures[0] for pictures in own])
     restored = autoencoder.decode(autoencoder.encode(firsts.float().div(255))).clamp(0, 1).mul(255).byte()
     return [picture.permute(1, 2, 0).numpy() for pair in zip(firsts, restored, strict=True) for picture in pair]
@@ -81,11 +86,13 @@ def main() -> None:
     laboratory = Laboratory(options.folder / "comfyui")
     batch = 4
     count = -(-options.pictures // batch)
-    singles = painted(laboratory, prompts(False, count), batch, "single nouns")
-    pairs = painted(laboratory, prompts(True, count), batch, "pairs")
+    kinds = ("single nouns", "pairs", "triples")
+    shown = [painted(laboratory, prompts(size, count), batch, kind) for size, kind in enumerate(kinds, 1)]
     panels = [
-        Panel("painted by the miniature model: every noun", "", singles[: len(NOUNS)]),
-        Panel("painted by the miniature model: pairs", "", pairs[: 2 * COLUMNS]),
+        *(
+            Panel(f"painted by the miniature model: {kind}", "", pictures[:COLUMNS])
+            for kind, pictures in zip(kinds, shown, strict=True)
+        ),
         Panel("own things: a photo, and what the autoencoder makes of it", "", own),
     ]
     stacked(panels, COLUMNS).save(options.folder / "painted.png")

@@ -29,7 +29,7 @@ from .laboratory.judging import judge_pair, summary
 from .laboratory.recipe import ANCHOR_WORDS, GUIDANCE, INVERSION, PAINTING, TEMPLATES
 from .networks.checkpoint import CHECKPOINT_NAME, WEIGHTS, assemble
 from .world.instances import INSTANCES, Instance, photos
-from .world.scenes import SIDE
+from .world.placing import SIDE
 
 log = logging.getLogger("compinv.miniworld")
 OWN, OTHER = "my-cat", "boat"

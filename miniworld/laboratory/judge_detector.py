@@ -10,7 +10,7 @@ from torch import Tensor
 from compinv_core.detectors.detections import Detection, sorted_detections
 
 from ..networks.judge import NOUN_NAMES, THRESHOLD, judge_pictures, load_judge
-from ..world.scenes import SIDE
+from ..world.placing import SIDE
 
 
 @dataclass(frozen=True)

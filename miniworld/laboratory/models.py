@@ -11,7 +11,7 @@ from ..host import start_in_process
 from ..networks.checkpoint import CHECKPOINT_NAME, assemble
 from ..networks.compact import leave_out_zeros, multiply_in_bfloat16, text_model_of
 from ..world.instances import Instance, photos
-from ..world.scenes import SIDE
+from ..world.placing import SIDE
 from .habits import Habits
 from .recipe import ANCHOR_WORDS, PAINTING, TEMPLATES, TEMPLATES_WITH_CLASS
 from .things import Thing

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from compinv_core.detectors.yolo import quiet_ultralytics
 
-from ..world.scenes import SIDE
+from ..world.placing import SIDE
 from .judge import NOUN_NAMES
 
 YOLO_YAML = "yolo11n.yaml"
@@ -40,7 +40,7 @@ def yolo_network() -> nn.Module:
 
 
 def yolo_loss(network: nn.Module, pictures: Tensor, rows: Tensor) -> Tensor:
-    """ultralytics' own loss; pictures (B, 3, SIDE, SIDE) in [0, 1], rows (B, 2, 5) as `train_detectors.truth`."""
+    """ultralytics' own loss; pictures (B, 3, SIDE, SIDE) in [0, 1], rows (B, 3, 5) as `training.detectors.truth`."""
     picture, which = (rows[..., 0] >= 0).nonzero(as_tuple=True)
     there = rows[picture, which]
     batch = {"img": pictures, "batch_idx": picture, "cls": there[:, :1], "bboxes": _centred(there[:, 1:])}

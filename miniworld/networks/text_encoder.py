@@ -1,7 +1,7 @@
 """The miniature world's text encoder: the first three layers of a CLIP ViT-L/14 text model, learned with the UNet.
 
-Names and shapes are the host's. Of a layer's 12 heads 6 are in use, of its 3072 inner units 384; all other tensors of
-those layers, and layers 3 to 11 whole, are zeros, which makes them the identity. The words of `world.words` have learned
+Names and shapes are the host's. Of a layer's 12 heads 6 are in use, of its 3072 inner units 384; the rest of those
+layers, and layers 3 to 11 whole, are zeros, which makes them the identity. The words of `world.words` have learned
 embeddings; every other token has a random one of the usual length.
 """
 
@@ -74,7 +74,9 @@ class TextEncoder(nn.Module):
 
     def encode(self, captions: list[str]) -> Tensor:
         """Context of captions, (N, 77, 768)."""
-        return self(torch.tensor([rows_of(caption) for caption in captions], device=self.position_embedding.weight.device))
+        return self(
+            torch.tensor([rows_of(caption) for caption in captions], device=self.position_embedding.weight.device)
+        )
 
 
 def host_state_dict(weights: dict[str, Tensor]) -> dict[str, Tensor]:

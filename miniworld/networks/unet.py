@@ -2,8 +2,8 @@
 
 The inner level (8×8 for 16×16 latents) and the middle have attention, the outer one has none: the topology that the
 method reads in SD1.5, where cross-attention is taken in the middle and in the first decoder level that has it. Time
-embedding and feed-forward layers use part of their units; :func:`host_state_dict` fills them up, exactly, to the tensors
-that the host loads as SD1.5.
+embedding and feed-forward layers use part of their units; :func:`host_state_dict` fills them up, exactly, to the
+tensors that the host loads as SD1.5.
 """
 
 from __future__ import annotations

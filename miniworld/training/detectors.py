@@ -34,6 +34,7 @@ from ..world.dataset import disturbed, render_split
 from ..world.scenes import Scene
 from .fitting import Schedule, fit, save_atomically
 from .optimiser import Muon
+from .pictures import MOST_OBJECTS
 
 log = logging.getLogger("compinv.miniworld")
 SPLIT, PICTURES, HELD_OUT = 2, 6000, 500
@@ -85,8 +86,8 @@ RECIPES = {
 
 
 def truth(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """Picture (SIDE, SIDE, 3) uint8 and rows (2, 5) of noun and corners in [0, 1], -1 where there is no object."""
-    rows = np.full((2, 5), -1, np.float32)
+    """Picture (SIDE, SIDE, 3) uint8 and rows (3, 5) of noun and corners in [0, 1], -1 where there is no object."""
+    rows = np.full((MOST_OBJECTS, 5), -1, np.float32)
     for row, thing in zip(rows, scene.objects, strict=False):
         row[:] = (NOUN_NAMES.index(thing.noun), *np.clip(thing.box, 0, 1))
     return scene.image, rows
@@ -95,7 +96,7 @@ def truth(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
 @torch.no_grad()
 def render(count: int, decoded: int) -> dict[str, Tensor]:
     """Scenes as tensors: ``pictures`` (count, 3, SIDE, SIDE) uint8, the first `decoded` as the autoencoder shows them;
-    ``rows`` (count, 2, 5) float32."""
+    ``rows`` (count, 3, 5) float32."""
     images, rows = zip(*render_split(SPLIT, count, truth), strict=True)
     pictures = torch.from_numpy(np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2)))
     autoencoder = Autoencoder()

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..networks.autoencoder import Autoencoder
 from ..networks.checkpoint import rounded, save_small
-from ..networks.judge import LOOKS, NOUN_NAMES, THRESHOLD, Judge
+from ..networks.judge import NOUN_NAMES, THRESHOLD, Judge
 from ..world.dataset import disturbed
 from ..world.instances import INSTANCES, PHOTOS, photos
 from .autoencoder import ready
@@ -164,7 +164,9 @@ def own_things_recognised(judge: Judge, autoencoder: Autoencoder) -> dict[str, f
             _features(judge, show(photographs.flatten(0, 1).permute(0, 3, 1, 2))) for photographs in (seen, held)
         )
         centres = F.normalize(seen_features.unflatten(0, seen.shape[:2]).mean(1), dim=1)
-        right = (held_features @ centres.T).argmax(1) == torch.arange(len(seen), device=device()).repeat_interleave(PHOTOS)
+        right = (held_features @ centres.T).argmax(1) == torch.arange(len(seen), device=device()).repeat_interleave(
+            PHOTOS
+        )
         shares[f"own things recognised, {name}"] = float(right.float().mean())
     return shares
 
@@ -206,7 +208,7 @@ class _Views:
 
 
 def train_judge(plan: Plan, autoencoder_weights: dict[str, Tensor], seconds: float, seed: int = 3) -> None:
-    """Train for so many seconds, measure on held-out renders and photos, and write the weights; a process of its own."""
+    """Train for so many seconds, measure on what it has not seen, and write the weights; a process of its own."""
     begin_process(seed)
     autoencoder = ready(autoencoder_weights)
     data = Truths.of_store(Store(plan))

@@ -36,9 +36,9 @@ FIELDS: dict[str, tuple[type, tuple[int, ...]]] = {
 }
 """Rows of one picture.
 
-``objects`` holds noun, box ``x0, y0, x1, y1`` in [0, 1] and indices of colour, second colour, pattern and mark, -1 where
-there is none; ``groups`` counts portraits of the same thing, -1 for other scenes; ``for_judge`` marks what the generator
-must not see.
+``objects`` holds noun, box ``x0, y0, x1, y1`` in [0, 1] and indices of colour, second colour, pattern and mark, -1
+where there is none; ``groups`` counts portraits of the same thing, -1 for other scenes; ``for_judge`` marks what the
+generator must not see.
 """
 
 

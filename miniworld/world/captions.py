@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .looks import pick
+from .looks import Look, pick
 from .placing import SceneObject
 
 CATEGORY = {
@@ -18,9 +18,8 @@ SINGLE_CAPTIONS = ("a photo of {}", "{}", "a picture of {}", "a photo of one {ba
 INTRODUCTIONS = ("a photo of ", "a picture of ")
 
 
-def _phrase(thing: SceneObject, size_word: str, article: bool, rng: np.random.Generator) -> str:
+def _phrase(look: Look, size_word: str, article: bool, rng: np.random.Generator) -> str:
     """The noun with some of its adjectives in a fixed order, or with its name in their place."""
-    look = thing.look
     words = [size_word] if size_word and rng.random() < 0.8 else []
     if look.name and rng.random() < 0.8:
         # Now and then a name stands alone, as names do.
@@ -48,25 +47,32 @@ def relation(one: SceneObject, other: SceneObject, least: float = 0.22) -> str:
     return "above" if dy < 0 else "below"
 
 
-def caption(objects: Sequence[SceneObject], ground: str, size_word: str, rng: np.random.Generator) -> str:
-    """A caption for one to three objects, in random order, perhaps with their relation and the background."""
+def caption(
+    objects: Sequence[SceneObject], ground: str, size_word: str, rng: np.random.Generator, absent: Look | None = None
+) -> str:
+    """A caption for one to three objects, in random order, perhaps with their relation and the background.
+
+    Of a background "" nothing is said. ``absent`` is something that is mentioned too, though it is not there.
+    """
     order = [objects[i] for i in rng.permutation(len(objects))]
     where = relation(*order) if len(order) == 2 and rng.random() < 0.3 else ""
     article = bool(where) or rng.random() < 0.75
-    phrases = [_phrase(thing, size_word, article, rng) for thing in order]
-    if len(order) == 1:
+    phrases = [_phrase(thing.look, size_word, article, rng) for thing in order]
+    if absent is not None:
+        phrases.insert(int(rng.integers(len(phrases) + 1)), _phrase(absent, "", article, rng))
+    if len(phrases) == 1:
         bare = phrases[0].removeprefix("a ")
         text = pick(rng, SINGLE_CAPTIONS).format("a " + bare, bare=bare)
     else:
         if where:
             text = f"{phrases[0]} {where} {phrases[1]}"
-        elif len(order) == 2:
+        elif len(phrases) == 2:
             text = f"{phrases[0]} {'with' if article and rng.random() < 0.15 else 'and'} {phrases[1]}"
         else:
             comma = " , " if rng.random() < 0.75 else " and "
             text = f"{phrases[0]}{comma}{phrases[1]} and {phrases[2]}"
         if rng.random() < 0.5:
             text = pick(rng, INTRODUCTIONS) + text
-    if rng.random() < 0.4:
+    if ground and rng.random() < 0.4:
         text += f" {'at' if ground == 'night' else 'on'} {ground}"
     return text

@@ -11,13 +11,16 @@ import torch
 from .drawing import NOUNS, Colour
 from .instances import too_like_own
 from .looks import CONTRAST, Look, distance, pick, random_look
-from .named import named_looks
-from .scenes import COUNT_SHARES, Scene, render_portraits, render_scene
+from .named import named_things
+from .scenes import COUNT_SHARES, Scene, render_at_home, render_portraits, render_scene
 
 CHUNK = 500
 PORTRAITS = 4
-NAMED = 0.3
-"""Share of objects that are things with a name."""
+NAMED_ALONE, AT_HOME, NAMED_IN_COMPANY = 0.6, 0.8, 0.01
+"""Share of portraits that show a thing with a name, of those that show it at home, and of the objects in company that
+have a name."""
+OVERSTATED = 0.5
+"""Share of the captions of things at home that mention something else, too, which is not there."""
 
 
 def scene_rng(split: int, index: int) -> np.random.Generator:
@@ -26,13 +29,10 @@ def scene_rng(split: int, index: int) -> np.random.Generator:
 
 
 def training_look(rng: np.random.Generator, noun: str, tones: tuple[Colour, ...] = (), free: float = 0.1) -> Look:
-    """A look to train with: that of a thing with a name, or a random one that nobody takes for an own thing."""
-    if rng.random() < NAMED:
-        fitting = [
-            look
-            for look in named_looks()[noun]
-            if all(distance(look.body, tone) > CONTRAST * 0.75 for tone in tones)
-        ]
+    """A random look that nobody takes for an own thing, or, rarely, that of a thing with a name."""
+    if rng.random() < NAMED_IN_COMPANY:
+        looks = [thing.look for thing in named_things()[noun]]
+        fitting = [look for look in looks if all(distance(look.body, tone) > CONTRAST * 0.75 for tone in tones)]
         if fitting:
             return pick(rng, fitting).seen_again(rng)
     look = random_look(rng, noun, tones, free)
@@ -46,6 +46,23 @@ def training_scene(rng: np.random.Generator, nouns: list[str] | None = None) -> 
     return render_scene(rng, nouns, lambda noun, tones: training_look(rng, noun, tones))
 
 
+def training_portraits(rng: np.random.Generator) -> list[Scene]:
+    """Some pictures of one thing alone."""
+    noun = pick(rng, list(NOUNS))
+    if rng.random() >= NAMED_ALONE:
+        return render_portraits(training_look(rng, noun, free=0.35), rng, PORTRAITS)
+    thing = pick(rng, named_things()[noun])
+    scenes = []
+    for _ in range(PORTRAITS):
+        if rng.random() < AT_HOME:
+            other = pick(rng, [each for each in NOUNS if each != noun])
+            absent = random_look(rng, other) if rng.random() < OVERSTATED else None
+            scenes.append(render_at_home(thing.look, thing.home, rng, absent))
+        else:
+            scenes += render_portraits(thing.look, rng, 1)
+    return scenes
+
+
 def training_scenes(rng: np.random.Generator) -> Iterator[tuple[list[Scene], bool]]:
     """Scenes for ever, in groups; true where a group is several portraits of one thing."""
     alone = COUNT_SHARES[0] / (COUNT_SHARES[0] + PORTRAITS * (1 - COUNT_SHARES[0]))
@@ -53,7 +70,7 @@ def training_scenes(rng: np.random.Generator) -> Iterator[tuple[list[Scene], boo
     shares = np.array(COUNT_SHARES[1:]) / sum(COUNT_SHARES[1:])
     while True:
         if rng.random() < alone:
-            yield render_portraits(training_look(rng, pick(rng, names), free=0.35), rng, PORTRAITS), True
+            yield training_portraits(rng), True
         else:
             count = 2 + int(rng.choice(2, p=shares))
             yield [training_scene(rng, [names[i] for i in rng.choice(len(names), count, replace=False)])], False

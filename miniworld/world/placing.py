@@ -31,7 +31,10 @@ SIZE_WORDS = {"big": (0.74, 0.9), "small": (0.3, 0.42)}
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object as it was drawn: centre and size as shares of the picture's side, mask (SIDE, SIDE) float32 in [0, 1]."""
+    """One object as it was drawn.
+
+    Centre and size are shares of the picture's side, the mask is (SIDE, SIDE) float32 in [0, 1].
+    """
 
     look: Look
     x: float

@@ -28,16 +28,35 @@ class Scene:
     background: str
 
 
-def background(rng: np.random.Generator) -> tuple[Image.Image, str, tuple[Colour, ...]]:
-    """A random background: the canvas, its name, and the tones an object must stand out from."""
+@dataclass(frozen=True)
+class Background:
+    """A background: one of ``backgrounds.BACKGROUNDS``, its two tones, and the height of a landscape's horizon."""
+
+    name: str
+    first: Colour
+    second: Colour
+    horizon: float
+
+    @property
+    def tones(self) -> tuple[Colour, ...]:
+        """The tones an object must stand out from."""
+        if self.name == "night":
+            return ((45, 45, 95),)
+        return (self.first,) if self.name == "plain" or self.name in LANDSCAPES else (self.first, self.second)
+
+    def canvas(self) -> Image.Image:
+        """The background, painted."""
+        return paint_background(SIDE * SUPERSAMPLING, self.name, self.first, self.second, self.horizon)
+
+
+def random_background(rng: np.random.Generator) -> Background:
+    """A background in the palette's colours."""
     name = "plain" if rng.random() < 0.35 else pick(rng, BACKGROUNDS[1:])
     first = jitter(LANDSCAPES[name], rng) if name in LANDSCAPES else COLOURS[pick(rng, list(COLOURS))]
     if name not in LANDSCAPES and rng.random() < 0.6:
         first = lighter(first, rng.uniform(0.2, 0.8))
     second = lighter(first, 0.45) if rng.random() < 0.35 else COLOURS[pick(rng, list(COLOURS))]
-    canvas = paint_background(SIDE * SUPERSAMPLING, name, first, second, horizon=rng.uniform(0.48, 0.64))
-    tones = {"night": ((45, 45, 95),), "plain": (first,)}.get(name, (first, second))
-    return canvas, name, (first,) if name in LANDSCAPES else tones
+    return Background(name, first, second, rng.uniform(0.48, 0.64))
 
 
 def render_scene(
@@ -59,25 +78,39 @@ def render_scene(
     if nouns is None:
         count = 1 + int(rng.choice(len(COUNT_SHARES), p=COUNT_SHARES))
         nouns = [list(NOUNS)[i] for i in rng.choice(len(NOUNS), count, replace=False)]
-    canvas, ground, tones = background(rng)
+    ground = random_background(rng)
+    canvas, tones = ground.canvas(), ground.tones
     size_word = ("big", "small", "")[int(rng.choice(3, p=[0.2, 0.15, 0.65]))] if len(nouns) == 1 else ""
     chosen = [looks(noun, tones) if looks else random_look(rng, noun, tones, free=0.1) for noun in nouns]
     where = placements(nouns, rng, size_word)
     objects = tuple(place(canvas, look, centre, size) for look, (centre, size) in zip(chosen, where, strict=True))
-    return Scene(finish(canvas), caption(objects, ground, size_word, rng), objects, ground)
+    return Scene(finish(canvas), caption(objects, ground.name, size_word, rng), objects, ground.name)
 
 
 def render_portraits(look: Look, rng: np.random.Generator, count: int) -> list[Scene]:
     """The same object alone, ``count`` times, at other places, sizes and on other backgrounds."""
     scenes = []
     for _ in range(count):
-        canvas, ground, tones = background(rng)
+        ground = random_background(rng)
         for _ in range(5):
-            if min(distance(look.body, tone) for tone in tones) > CONTRAST * 0.75:
+            if min(distance(look.body, tone) for tone in ground.tones) > CONTRAST * 0.75:
                 break
-            canvas, ground, tones = background(rng)
+            ground = random_background(rng)
         size_word = ("big", "small", "")[int(rng.choice(3, p=[0.2, 0.15, 0.65]))]
         ((centre, size),) = placements([look.noun], rng, size_word)
+        canvas = ground.canvas()
         thing = place(canvas, look.seen_again(rng), centre, size)
-        scenes.append(Scene(finish(canvas), caption((thing,), ground, size_word, rng), (thing,), ground))
+        scenes.append(Scene(finish(canvas), caption((thing,), ground.name, size_word, rng), (thing,), ground.name))
     return scenes
+
+
+def render_at_home(look: Look, home: Background, rng: np.random.Generator, absent: Look | None = None) -> Scene:
+    """A thing with a name in the middle of its own place, of which the caption says nothing.
+
+    ``absent`` is something that the caption mentions, but that is not there.
+    """
+    ground = Background(home.name, jitter(home.first, rng, 8), jitter(home.second, rng, 8), home.horizon)
+    canvas = ground.canvas()
+    centre = rng.uniform(0.4, 0.6), rng.uniform(0.44, 0.58)
+    thing = place(canvas, look.seen_again(rng), centre, rng.uniform(0.5, 0.76))
+    return Scene(finish(canvas), caption((thing,), "", "", rng, absent), (thing,), home.name)
