@@ -87,7 +87,8 @@ def judged_rows(pictures: Tensor, own: str, other: str | None) -> list[dict[str,
         masks = verdict.masks[:, index[0]].sigmoid()
         alike = (judge.object_features(verdict, masks) @ reference.objects.T).mean(1)
         whole = (judge.picture_features(verdict) @ reference.pictures.T).mean(1)
-        behind = (judge.object_features(verdict, 1 - verdict.masks.sigmoid().amax(1)) @ reference.backgrounds.T).mean(1)
+        outlines = verdict.masks.sigmoid().amax(1)
+        behind = (judge.background_features(verdict, outlines) @ reference.backgrounds.T).mean(1)
         sure = identity(judge.identify(batch, verdict.best_boxes()[:, index[0]]), known)
         for i, there in enumerate(presence.tolist()):
             rows.append(
@@ -138,6 +139,6 @@ def _photo_features(instance: Instance) -> _PhotoFeatures:
     return _PhotoFeatures(
         judge.picture_features(verdict),
         judge.object_features(verdict, small),
-        judge.object_features(verdict, 1 - small),
+        judge.background_features(verdict, small),
         judge.identify(shown, boxes),
     )

@@ -32,7 +32,7 @@ def test_truth_names_the_objects_and_their_boxes() -> None:
     scene = render_scene(scene_rng(9, 1), ["cat"])
     image, rows = train_detectors.truth(scene)
     assert image.shape == (SIDE, SIDE, 3)
-    assert NOUN_NAMES[int(rows[0, 0])] == "cat" and (rows[1] == -1).all()
+    assert NOUN_NAMES[int(rows[0, 0])] == "cat" and rows.shape == (3, 5) and (rows[1:] == -1).all()
     assert rows[0, 1:] == pytest.approx(np.clip(scene.objects[0].box, 0, 1))
 
 

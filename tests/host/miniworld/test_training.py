@@ -1,46 +1,75 @@
-"""The miniature UNet's training: where it starts and which stretches it does."""
+"""The miniature world's training: bounded by the clock, in several processes, leaving weights that are loaded again."""
 
 from __future__ import annotations
 
-import pytest
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
 import torch
 
-from miniworld.networks.diffusion import LatentScale
-from miniworld.networks.unet import UNet
-from miniworld.training import unet as train_unet
-from miniworld.training.fitting import Schedule
-
-CAPTIONS = ["a ball", "a cup and a cat"] * 2
-
-
-@pytest.fixture
-def latents():
-    return torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+from miniworld.networks.checkpoint import load_small
+from miniworld.networks.diffusion import alphas_cumprod, loss_weights
+from miniworld.training.generator import Generator, padded, training_loss
+from miniworld.training.pictures import FIELDS, Store, render
+from miniworld.training.plan import Plan
+from miniworld.world.words import CONTEXT, STORED, WORDS, rows_of, token_ids
+from support.locations import REPOSITORY, host_path
 
 
-@pytest.fixture(autouse=True)
-def short(monkeypatch):
-    """Two stretches of one step each, of two pictures."""
-    stretch = train_unet.Stretch(Schedule(steps=1, decay_from=0, warmup=1), pairs=0.5)
-    monkeypatch.setattr(train_unet, "STRETCHES", (stretch, stretch))
-    monkeypatch.setattr(train_unet, "BATCH", 2)
+def test_words_are_single_tokens_of_the_hosts_tokenizer() -> None:
+    import json
+
+    entries = json.loads((host_path() / "comfy/sd1_tokenizer/vocab.json").read_text())
+    assert all(entries[f"{word}</w>"] == token for word, token in WORDS.items())
+    assert token_ids("a cat")[:4] == [49406, entries["a</w>"], entries["cat</w>"], 49407]
 
 
-def test_from_the_seed_all_stretches_are_trained_on_the_datas_own_scale(tmp_path, latents):
-    _, scale = train_unet.train_unet(latents, CAPTIONS, tmp_path)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["unet-1.pt", "unet-2.pt"]
-    assert scale == LatentScale.of(latents)
+def test_renderers_fill_their_files(tmp_path: Path) -> None:
+    plan = Plan(60.0, tmp_path, tmp_path, renderers=1, capacity=12)
+    store = Store(plan, create=True)
+    render(plan, 0)
+    assert store.count() == 12
+    which = store.available()
+    assert {name: store.take(name, which).shape for name in FIELDS} == {n: (12, *s) for n, (_, s) in FIELDS.items()}
+    assert store.take("pictures", which).reshape(12, -1).std(1).min() > 0
+    assert (store.take("objects", which)[:, 0, 0] >= 0).all()
+    same = Store(plan)
+    assert np.array_equal(same.take("captions", which), store.take("captions", which))
 
 
-@pytest.mark.parametrize("bfloat16", [False, True])
-def test_given_weights_get_the_last_stretch_on_their_own_scale(tmp_path, latents, bfloat16):
-    torch.manual_seed(5)
-    given, own_scale = UNet().state_dict(), LatentScale(0.5, 3.0)
-    before = {name: tensor.clone() for name, tensor in given.items()}
-    trained, scale = train_unet.train_unet(latents, CAPTIONS, tmp_path, (given, own_scale), bfloat16=bfloat16)
-    assert [file.name for file in tmp_path.iterdir()] == ["unet-2.pt"]
-    assert scale == own_scale
-    assert all(tensor.dtype == torch.float32 for tensor in trained.values())
-    moved = {name: float((trained[name] - before[name]).abs().max()) for name in trained}
-    # Half of the one step goes into the average: every weight stays near, and the network did learn.
-    assert 0 < max(moved.values()) < 0.05
+def test_generator_learns_from_captions() -> None:
+    torch.manual_seed(0)
+    model = Generator()
+    schedule = alphas_cumprod(), loss_weights()
+    rows = padded(torch.tensor([rows_of("a red cat", STORED), rows_of("", STORED)]))
+    assert rows.shape == (2, CONTEXT)
+    clean = torch.randn(2, 4, 16, 16)
+    optimiser = torch.optim.AdamW(model.parameters(), 1e-3)
+    losses = []
+    for _ in range(6):
+        torch.manual_seed(1)
+        loss = training_loss(model.unet, model.text, clean, rows, schedule)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_the_command_leaves_usable_weights(tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "miniworld.train", "--minutes", "0.05", "--batch", "2", "--pictures", "40",
+        "--renderers", "1", "--into", str(tmp_path / "weights"), "--scratch", str(tmp_path / "scratch"),
+    ]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    names = {"autoencoder", "unet", "text-encoder", "judge"}
+    assert {path.stem for path in (tmp_path / "weights").glob("*.safetensors")} == names
+    for name in names:
+        tensors, _ = load_small(tmp_path / "weights" / f"{name}.safetensors")
+        assert all(tensor.isfinite().all() for tensor in tensors.values())

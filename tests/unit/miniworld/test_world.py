@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -11,10 +13,17 @@ from miniworld.networks.diffusion import LATENT_SPREAD, LatentScale, alphas_cump
 from miniworld.networks.unet import UNet, host_state_dict
 from miniworld.training.fitting import Schedule, fit
 from miniworld.training.optimiser import Muon, orthogonalise
+from miniworld.training.plan import Clock
 from miniworld.world.backgrounds import BACKGROUNDS, paint_background
+from miniworld.world.captions import relation
+from miniworld.world.dataset import training_scenes
 from miniworld.world.drawing import NOUNS, Pen
-from miniworld.world.instances import CHOOSING, INSTANCES, REPORTING, photos
-from miniworld.world.scenes import SIDE, render_scene
+from miniworld.world.instances import CHOOSING, INSTANCES, REPORTING, photos, too_like_own
+from miniworld.world.looks import MARKS, Look, drawn
+from miniworld.world.named import named_things
+from miniworld.world.placing import SIDE, SceneObject
+from miniworld.world.scenes import render_at_home, render_portraits, render_scene
+from miniworld.world.words import NAMES, WORDS
 
 
 def test_equal_generators_give_equal_scenes():
@@ -25,7 +34,7 @@ def test_equal_generators_give_equal_scenes():
 
 @pytest.mark.parametrize("noun", NOUNS)
 def test_mask_lies_in_its_box_and_marks_the_object(noun):
-    scene = render_scene(np.random.default_rng(11), [noun])
+    scene = render_scene(np.random.default_rng(11), [noun], lambda noun, tones: Look(noun, (200, 30, 30)))
     (thing,) = scene.objects
     rows, columns = np.nonzero(thing.mask > 0.5)
     x0, y0, x1, y1 = (v * SIDE for v in thing.box)
@@ -35,20 +44,83 @@ def test_mask_lies_in_its_box_and_marks_the_object(noun):
     assert len(rows) > 0.1 * (x1 - x0) * (y1 - y0)
 
 
-def test_captions_name_both_nouns_or_their_category():
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        scene = render_scene(rng, ["moon", "star"])
-        assert {"moon", "star"} <= set(scene.caption.split())
+def test_captions_name_all_that_is_there_in_any_order():
+    rng, orders = np.random.default_rng(0), set()
+    for _ in range(60):
+        words = render_scene(rng, ["moon", "star"]).caption.split()
+        orders.add(words.index("moon") < words.index("star"))
+        three = render_scene(rng, ["moon", "star", "star"]).caption
+        assert three.split().count("star") == 2 and re.search(r"(,|and) .*and", three)
+    assert orders == {True, False}
+
+
+def test_every_word_of_a_caption_has_an_embedding():
+    scenes = training_scenes(np.random.default_rng(1))
+    captions = [scene.caption for _ in range(150) for scene in next(scenes)[0]]
+    words = {word for caption in captions for word in caption.split()}
+    assert words <= set(WORDS) | set(NAMES)
+    assert {"left", "right", "above", "below", "wearing", ",", "with"} <= words
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        ((0.2, 0.5), (0.8, 0.5), "left of"),
+        ((0.8, 0.5), (0.2, 0.6), "right of"),
+        ((0.5, 0.2), (0.5, 0.8), "above"),
+        ((0.5, 0.8), (0.4, 0.2), "below"),
+        ((0.2, 0.2), (0.8, 0.8), ""),
+        ((0.5, 0.5), (0.6, 0.5), ""),
+    ],
+)
+def test_relations(one, other, said):
+    look, mask = Look("ball", (0, 0, 0)), np.zeros((SIDE, SIDE), np.float32)
+    assert relation(SceneObject(look, *one, 0.3, mask), SceneObject(look, *other, 0.3, mask)) == said
 
 
 def test_usual_height_shows_in_the_layout():
     rng = np.random.default_rng(1)
-    scenes = [render_scene(rng, ["moon", "boat"]) for _ in range(40)]
-    moon, boat = (
-        np.mean([(o.box[1] + o.box[3]) / 2 for s in scenes for o in s.objects if o.noun == n]) for n in ("moon", "boat")
+    scenes = [render_scene(rng, ["moon", "boat"]) for _ in range(60)]
+    moon, boat = (np.mean([o.y for s in scenes for o in s.objects if o.noun == n]) for n in ("moon", "boat"))
+    assert moon < boat - 0.08
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_a_mark_is_painted_in_its_colour(mark):
+    plain, marked = (
+        np.asarray(drawn(Look("cat", (10, 200, 30), mark=m, third=(250, 0, 250)), 90).layer) for m in ("", mark)
     )
-    assert moon < 0.35 and boat > 0.62
+    changed = (plain != marked).any(-1)
+    assert 30 < changed.sum() < 0.4 * (marked[..., 3] > 0).sum()
+    assert (marked[changed][:, :3] == (250, 0, 250)).all(1).mean() > 0.5
+
+
+def test_portraits_show_one_thing_again_and_again():
+    look = next(iter(named_things().values()))[0].look
+    scenes = render_portraits(look, np.random.default_rng(0), 5)
+    assert {scene.objects[0].noun for scene in scenes} == {look.noun}
+    assert len({scene.objects[0].x for scene in scenes}) == 5
+
+
+def test_things_with_names_are_at_home_on_their_own_background():
+    things = named_things()
+    assert sum(map(len, things.values())) == len(NAMES) and {len(each) for each in things.values()} == {24}
+    thing = things["cat"][0]
+    absent = Look("boat", (200, 30, 30), words=("red", "", ""))
+    rng = np.random.default_rng(0)
+    scenes = [render_at_home(thing.look, thing.home, rng, absent) for _ in range(20)]
+    assert {scene.background for scene in scenes} == {thing.home.name}
+    assert all(len(scene.objects) == 1 and "boat" in scene.caption.split() for scene in scenes)
+    corners = np.stack([scene.image[:3, :3].mean((0, 1)) for scene in scenes])
+    assert np.abs(corners - np.array(thing.home.first)).max() < 80
+    assert any(thing.look.name in scene.caption.split() for scene in scenes)
+
+
+def test_no_own_thing_is_in_the_training_scenes():
+    assert not any(too_like_own(thing.look) for each in named_things().values() for thing in each)
+    scenes = training_scenes(np.random.default_rng(4))
+    assert not any(too_like_own(o.look) for _ in range(100) for scene in next(scenes)[0] for o in scene.objects)
+    assert all(too_like_own(instance.look) for instance in INSTANCES.values())
 
 
 @pytest.mark.parametrize("name", BACKGROUNDS)
@@ -70,12 +142,15 @@ def test_pattern_repaints_only_the_body():
 
 
 def test_own_things_are_always_photographed_alike():
-    assert len(CHOOSING) >= 3 and len(REPORTING) >= 3 and len(INSTANCES) == len(CHOOSING) + len(REPORTING)
+    assert len(CHOOSING) >= 6 and len(REPORTING) >= 6 and len(INSTANCES) == len(CHOOSING) + len(REPORTING)
     for instance in INSTANCES.values():
         pictures, masks = photos(instance)
         assert pictures.shape == (5, SIDE, SIDE, 3) and masks.shape == (5, SIDE, SIDE)
         assert np.array_equal(pictures, photos(instance)[0])
+        assert np.array_equal(photos(instance, 6)[0][5:], photos(instance, 1, 5)[0])
         assert 0.05 < masks.mean() < 0.6
+        look = instance.look
+        assert look.pattern and look.mark and look.body != look.second
 
 
 def test_storage_rounds_to_half_a_step_of_each_row():
@@ -140,17 +215,23 @@ def test_interrupted_training_ends_in_the_same_bits(tmp_path):
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_dense_tensors_compute_what_the_structured_ones_do():
+def test_a_clock_rises_holds_and_falls():
+    clock = Clock(100.0)
+    assert clock.rate(0, 0.5) == pytest.approx(1 / 80, rel=0.01)
+    assert clock.rate(1000, 0.5) == 1
+    half = Clock(100.0, clock.began - 75)
+    assert half.rate(1000, 0.5) == pytest.approx(0.5, abs=0.01)
+    assert Clock(1.0, clock.began - 5).progress == 1
+
+
+def test_tensors_of_the_hosts_shape_compute_the_same():
     model = UNet()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if not parameter.any():
-                parameter.normal_(std=0.05)
-    dense = host_state_dict(model.state_dict())
-    block = model.input_blocks[3][0]
-    x = torch.randn(1, 320, 8, 8)
-    name = "input_blocks.3.0.in_layers.2"
-    expanded = torch.nn.functional.conv2d(x, dense[f"{name}.weight"], dense[f"{name}.bias"], padding=1)
-    assert torch.allclose(block.in_layers[2](x), expanded, atol=1e-5)
-    assert dense["output_blocks.0.1.transformer_blocks.0.ff.net.0.proj.weight"].shape == (2560, 320)
-    assert dense["time_embed.2.weight"].shape == (1280, 1280)
+    full = host_state_dict(model.state_dict())
+    x = torch.randn(2, 320)
+    ours = model.time_embed(x)
+    theirs = torch.nn.functional.linear(x, full["time_embed.0.weight"], full["time_embed.0.bias"])
+    theirs = torch.nn.functional.silu(theirs)
+    theirs = torch.nn.functional.linear(theirs, full["time_embed.2.weight"], full["time_embed.2.bias"])
+    assert torch.allclose(theirs[:, : ours.shape[1]], ours, atol=1e-5) and not theirs[:, ours.shape[1] :].any()
+    assert full["output_blocks.0.1.transformer_blocks.0.ff.net.0.proj.weight"].shape == (2560, 320)
+    assert full["time_embed.2.weight"].shape == (1280, 1280)
