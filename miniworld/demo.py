@@ -1,9 +1,9 @@
 """The main job on a real ComfyUI: learn a cat from five photos and compose it with something else.
 
-``python -m miniworld.demo`` starts the host with the pack, learns the concept twice (plain textual inversion, and with
-semantic inversion), and paints the 2×2 ablation of semantic and spatial inversion with the same seeds. Pictures and
-scores lie in ``demo-output/`` afterwards. What is there already is reused, unless it was made with other settings or
-weights.
+``python -m miniworld.demo`` starts the host with the pack, learns the concept twice from whole photos, as the paper
+does (plain textual inversion, and with semantic inversion), and paints the 2×2 ablation of semantic and spatial
+inversion with the same seeds. Pictures and scores lie in ``demo-output/`` afterwards. What is there already is reused,
+unless it was made with other settings or weights.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from compinv_core.basics.atomic_file import replacing
 
 from .laboratory.comfyui_server import ComfyServer
 from .laboratory.contact_sheet import Panel, contact_sheet
-from .laboratory.judging import judge_pair, summary
-from .laboratory.recipe import ANCHOR_WORDS, GUIDANCE, INVERSION, PAINTING, TEMPLATES
+from .laboratory.judging import judged_rows, summary
+from .laboratory.recipe import ANCHOR_WORDS, GUIDANCE, INVERSION, PAINTING, TEMPLATES_WITH_CLASS
 from .networks.checkpoint import CHECKPOINT_NAME, WEIGHTS, assemble
-from .world.instances import INSTANCES, Instance, photos
+from .world.instances import INSTANCES, PHOTOS, Instance, photos
 from .world.placing import SIDE
 
 log = logging.getLogger("compinv.miniworld")
@@ -40,7 +40,7 @@ UNUSED = {
     "max_active_anchors": 4,
     "recode_every": 100,
     "sparse_coder": "nn_omp",
-    "template": "object",
+    "template": "object with class",
     "preview_every": 0,
     "preview_prompt": "a photo of {}",
     "save_every": 50,
@@ -75,12 +75,10 @@ def node(class_type: str, **inputs: Any) -> dict[str, Any]:
 
 
 def write_photos(instance: Instance, folder: Path) -> list[str]:
-    """Write the photos where Load Image finds them; the mask lies in the alpha channel, as its mask editor keeps it."""
-    names = []
-    for i, (picture, mask) in enumerate(zip(*photos(instance), strict=True)):
-        alpha = np.uint8(255 * (1 - mask))
-        names.append(f"{instance.name}-{i + 1}.png")
-        Image.fromarray(np.dstack([picture, alpha])).save(folder / names[-1])
+    """Write the photos where Load Image finds them."""
+    names = [f"{instance.name}-{i + 1}.png" for i in range(PHOTOS)]
+    for name, picture in zip(names, photos(instance)[0], strict=True):
+        Image.fromarray(picture).save(folder / name)
     return names
 
 
@@ -90,15 +88,13 @@ def training_prompt(instance: Instance, names: list[str], concept: str, semantic
     for i, name in enumerate(names):
         graph[f"photo{i}"] = node("LoadImage", image=name)
     graph["photos"] = node("BatchImagesNode", **{f"images.image{i}": [f"photo{i}", 0] for i in range(len(names))})
-    graph["masks"] = node("BatchMasksNode", **{f"masks.mask{i}": [f"photo{i}", 1] for i in range(len(names))})
     graph["train"] = node(
         "CompInvTrainConcept",
         **NODES,
         images=["photos", 0],
-        mask=["masks", 0],
         name=concept,
         superclass=instance.noun,
-        custom_templates="\n".join(TEMPLATES),
+        custom_templates="\n".join(TEMPLATES_WITH_CLASS),
         seed=SEED,
         **UNUSED,
         **INVERSION,
@@ -114,7 +110,7 @@ def training_prompt(instance: Instance, names: list[str], concept: str, semantic
 
 def painting_prompt(cell: Cell, instance: Instance, other: str) -> dict[str, Any]:
     """The graph that paints one cell of the ablation."""
-    phrases = (f"embedding:{concept_name(instance, cell.semantic)}", other)
+    phrases = (f"embedding:{concept_name(instance, cell.semantic)} {instance.noun}", other)
     text = "a photo of a " + " and a ".join(phrases)
     graph = {
         "loader": node("CheckpointLoaderSimple", ckpt_name=CHECKPOINT_NAME),
@@ -228,7 +224,7 @@ def scores(cells: dict[Cell, np.ndarray]) -> dict[str, dict[str, Any]]:
     """The judge's summary of every cell."""
     table = {}
     for cell, pictures in cells.items():
-        rows = judge_pair(torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(255), INSTANCES[OWN], OTHER)
+        rows = judged_rows(torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(255), OWN, OTHER)
         table[cell.key] = {**asdict(cell), **summary(rows)}
     return table
 
@@ -270,9 +266,8 @@ def main() -> None:
 
 
 def _caption(row: dict[str, Any]) -> str:
-    alike = row["object_alignment"]
-    likeness = "no likeness, not found" if alike is None else f"likeness {alike:.2f}"
-    return f"{OTHER} {row['other']:.0%}   {INSTANCES[OWN].noun} {row['own']:.0%}   both {row['both']:.0%}   {likeness}"
+    shares = {OTHER: "composed", INSTANCES[OWN].noun: "own", "both": "all_there", "itself": "identified"}
+    return "   ".join(f"{name} {row[key]:.0%}" for name, key in shares.items())
 
 
 if __name__ == "__main__":

@@ -32,6 +32,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=7.0, help="from the beginning to the generator's weights")
     parser.add_argument("--only", choices=NETWORKS, nargs="+", default=NETWORKS, help="the others stay as they are")
     parser.add_argument("--further", action="store_true", help="start from the weights in git, not from the seeds")
+    parser.add_argument(
+        "--words-only", action="store_true", help="of the generator, train the text encoder and the cross-attention"
+    )
     parser.add_argument("--into", type=Path, default=WEIGHTS, help="folder of the weights")
     parser.add_argument("--scratch", type=Path, help="folder of the pictures; by default in memory or temporary")
     parser.add_argument("--pictures", type=int, default=300_000, help="rendered at most")
@@ -44,13 +47,13 @@ def main() -> None:
     options.into.mkdir(parents=True, exist_ok=True)
     plan = Plan(60 * options.minutes, scratch, options.into, options.renderers, capacity, options.batch)
     try:
-        train(plan, set(options.only), options.further)
+        train(plan, set(options.only), options.further, options.words_only)
     finally:
         if options.scratch is None:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def train(plan: Plan, wanted: set[str], further: bool) -> None:
+def train(plan: Plan, wanted: set[str], further: bool = False, words_only: bool = False) -> None:
     """Train the wanted networks by a plan."""
     plan.say("training %s for %.0f s on %s", ", ".join(sorted(wanted)), plan.seconds, device_name())
     store, context = Store(plan, create=True), multiprocessing.get_context("spawn")
@@ -82,7 +85,8 @@ def train(plan: Plan, wanted: set[str], further: bool) -> None:
         if compilation:
             compilation.wait(0.35 * plan.seconds - plan.elapsed())
             wait_until(lambda: store.count() >= min(1000, plan.capacity), plan.seconds, "picture")
-            train_generator(model, compilation, GrowingLatents(store, autoencoder.ready(weights)), plan, scale)
+            data = GrowingLatents(store, autoencoder.ready(weights))
+            train_generator(model, compilation, data, plan, scale, words_only)
         if "judge" in wanted:
             judging.join()
     finally:

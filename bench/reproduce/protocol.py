@@ -37,7 +37,7 @@ class Tier:
     training
         Share of the method's training steps.
     masks
-        Also learn with masks: the third cure.
+        Also learn the words of textual inversion with masks: the third cure.
     class_pictures
         For the prior loss of Custom Diffusion and DreamBooth.
     together
@@ -56,7 +56,7 @@ class Tier:
 
 TIERS = {
     "smoke": Tier(rounds=1, nouns=2, pictures=2, both_orders=True, training=0.2, masks=False, class_pictures=16),
-    "lite": Tier(rounds=3, nouns=6, pictures=2, both_orders=True, training=1.0, masks=True),
+    "lite": Tier(rounds=3, nouns=4, pictures=1, both_orders=True, training=1.0, masks=True, class_pictures=30),
     "full": Tier(
         rounds=10, nouns=0, pictures=10, both_orders=True, training=1.0, masks=True, class_pictures=200, together=5
     ),
@@ -145,7 +145,7 @@ def stages(tier: Tier, number: int, things: Sequence[tuple[str, str]], nouns: Se
     }  # fmt: skip
     singles, pairs = [], []
     for method in METHODS:
-        for masked in (False, True) if tier.masks else (False,):
+        for masked in (False, True) if tier.masks and method == TEXTUAL_INVERSION else (False,):
             for semantic in (False, True):
                 cures = {"method": method, "semantic": semantic, "masked": masked}
                 singles.append(Block(**common, **cures, things=(name,), nouns=chosen))

@@ -14,7 +14,7 @@ TEMPLATES_WITH_CLASS = tuple(template.replace("{}", "{} {class}") for template i
 """The same with the word before its class noun."""
 ANCHOR_WORDS = (*NOUNS, *sorted(set(CATEGORY.values())))
 INVERSION = {
-    "steps": 150,
+    "steps": 100,
     "batch_size": 4,
     "learning_rate": 0.012,
     "num_vectors": 1,
@@ -23,7 +23,7 @@ INVERSION = {
 }
 TUNING = {
     "Custom Diffusion": {
-        "steps": 150,
+        "steps": 100,
         "batch_size": 2,
         "learning_rate": 1e-4,
         "token_learning_rate": 0.01,
@@ -31,7 +31,7 @@ TUNING = {
         "anchor_reduction": "sum",
     },
     "DreamBooth": {
-        "steps": 150,
+        "steps": 100,
         "batch_size": 1,
         "learning_rate": 1e-4,
         "token_learning_rate": 0.005,

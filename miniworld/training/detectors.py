@@ -14,7 +14,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -117,9 +117,16 @@ def scenes(folder: Path, count: int = PICTURES + HELD_OUT, decoded: int = DECODE
 
 
 def train_detector(
-    recipe: Recipe, data: dict[str, Tensor], checkpoint: Path, seed: int = 5, deadline: float = float("inf")
+    recipe: Recipe,
+    data: dict[str, Tensor],
+    checkpoint: Path,
+    seed: int = 5,
+    deadline: float = float("inf"),
+    further: bool = False,
 ) -> dict[str, Tensor]:
     """Train on all scenes but the last `HELD_OUT`, and return the moving average of the weights.
+
+    ``further`` starts from the weights that are there, not from the seed.
 
     Raises
     ------
@@ -128,6 +135,8 @@ def train_detector(
     """
     torch.manual_seed(seed)
     network = recipe.network().train()
+    if further:
+        network.load_state_dict(recipe.load(recipe.target).network.float().state_dict(), strict=False)
     count = len(data["pictures"]) - HELD_OUT
 
     def loss(generator: torch.Generator) -> Tensor:
@@ -179,6 +188,8 @@ def main() -> None:
     )
     parser.add_argument("--only", choices=tuple(RECIPES), help="train just one")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after this time; run again to go on")
+    parser.add_argument("--further", action="store_true", help="start from the weights that are there")
+    parser.add_argument("--steps", type=int, help="by default as many as each takes from its seed")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -189,8 +200,11 @@ def main() -> None:
     data = scenes(options.folder)
     for name in [options.only] if options.only else RECIPES:
         recipe = RECIPES[name]
+        if options.steps:
+            recipe = replace(recipe, schedule=Schedule(options.steps, options.steps // 3, warmup=20))
+        state = options.folder / f"detector-{name}.pt"
         try:
-            weights = train_detector(recipe, data, options.folder / f"detector-{name}.pt", deadline=deadline)
+            weights = train_detector(recipe, data, state, deadline=deadline, further=options.further)
         except TimeIsUp:
             log.info("%s: the minutes are over; run it again to go on", name)
             return

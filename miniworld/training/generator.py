@@ -24,6 +24,8 @@ from .plan import Clock, Plan, device, half_precision, set_rate
 
 LEARNING_RATE, WEIGHT_DECAY, CAPTION_DROP, CONSTANT = 1.5e-3, 0.02, 0.1, 0.45
 AVERAGE = 0.997
+FURTHER = 0.25
+"""Share of the learning rate for weights that were trained before."""
 ENCODED, ABSORBED, EVERY = 512, 4096, 20
 """Pictures encoded at once, and how many new ones are taken in after so many steps."""
 LATENT_CELLS = 16
@@ -151,24 +153,38 @@ def store_generator(weights: dict[str, Tensor], scale: LatentScale, folder: Path
 
 
 def train_generator(
-    model: Generator, compilation: Compilation, data: GrowingLatents, plan: Plan, scale: LatentScale | None = None
+    model: Generator,
+    compilation: Compilation,
+    data: GrowingLatents,
+    plan: Plan,
+    scale: LatentScale | None = None,
+    words_only: bool = False,
 ) -> LatentScale:
     """Train until the plan's end and write the averaged weights, a first time halfway.
 
-    ``scale`` is that of weights which were trained before; by default it follows from the latents.
+    Parameters
+    ----------
+    scale
+        That of weights which were trained before; by default it follows from the latents.
+    words_only
+        Train what reads the words: the text encoder and the cross-attention.
     """
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not words_only or name.startswith("text.") or ".attn2." in name)
     data.absorb(data.store.count())
+    trained_before = scale is not None
     scale = scale or LatentScale.of(data.latents[: data.count].float())
     schedule = alphas_cumprod().to(device()), loss_weights().to(device())
     nothing = torch.tensor(rows_of(""), device=device())
-    optimiser = Muon(model, LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    rate = LEARNING_RATE * (FURTHER if trained_before else 1.0)
+    optimiser = Muon(model, rate, weight_decay=WEIGHT_DECAY)
     average = copy.deepcopy(model).requires_grad_(False)
     mine, averaged = list(model.parameters()), list(average.parameters())
     clock, step, running, halfway = Clock(plan.seconds - plan.elapsed()), 0, None, False
     while clock.progress < 1:
         if step % EVERY == EVERY - 1:
             data.absorb(ABSORBED)
-        set_rate(optimiser, LEARNING_RATE * clock.rate(step, CONSTANT))
+        set_rate(optimiser, rate * clock.rate(step, CONSTANT))
         chosen = torch.randint(data.count, (plan.batch,), device=device())
         rows = padded(data.captions[chosen].long())
         rows = torch.where(torch.rand(plan.batch, 1, device=device()) < CAPTION_DROP, nothing, rows)

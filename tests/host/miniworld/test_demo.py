@@ -25,7 +25,7 @@ def test_demo_learns_paints_and_scores(tmp_path, short):
     assert set(scores["cells"]) == {cell.key for cell in demo.CELLS}
     for row in scores["cells"].values():
         assert row["n"] == 2
-        assert all(0 <= row[share] <= 1 for share in ("own", "other", "both", "text_alignment"))
+        assert all(0 <= row[share] <= 1 for share in ("own", "composed", "all_there", "identified", "text_alignment"))
         assert -1 <= row["image_alignment"] <= 1
     assert (folder / "ablation.png").stat().st_size > 10_000
 
@@ -60,14 +60,15 @@ def test_a_folder_that_no_demo_made_stays_where_it_is(tmp_path):
     assert (tmp_path / "letter.txt").read_text() == "dear"
 
 
-def test_masks_travel_in_the_alpha_channel(tmp_path):
+def test_photos_are_whole(tmp_path):
     from PIL import Image
 
     from miniworld.world.instances import photos
 
     instance = INSTANCES[demo.OWN]
     names = demo.write_photos(instance, tmp_path)
-    pictures, masks = photos(instance)
-    stored = np.asarray(Image.open(tmp_path / names[0]))
-    assert np.array_equal(stored[..., :3], pictures[0])
-    assert np.abs((1 - stored[..., 3] / 255) - masks[0]).max() < 0.01
+    pictures, _ = photos(instance)
+    assert len(names) == len(pictures) and all(
+        np.array_equal(np.asarray(Image.open(tmp_path / name)), picture)
+        for name, picture in zip(names, pictures, strict=True)
+    )
