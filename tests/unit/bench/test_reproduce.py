@@ -82,7 +82,8 @@ def table(folder: Path, hand=in_any_order, tier: Tier = SMALL) -> bytes:
 def test_a_round_has_every_method_and_cure_once_and_no_shared_words_in_a_stage() -> None:
     for number in range(4):
         singles, pairs = stages(SMALL, number, THINGS, NOUNS)
-        assert len(singles) == len(pairs) == len(METHODS) * 4
+        # Masks are a third cure of textual inversion alone.
+        assert len(singles) == len(pairs) == len(METHODS) * 2 + 2
         assert len({block.key for block in singles + pairs}) == len(singles + pairs)
         for stage in (singles, pairs):
             words = [block.word(thing) for block in stage for thing in block.things]
