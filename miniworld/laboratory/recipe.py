@@ -39,7 +39,7 @@ TUNING = {
         "anchor_reduction": "sum",
     },
 }
-PAINTING = {"steps": 20, "cfg": 5.0, "sampler_name": "dpmpp_2m", "scheduler": "normal"}
+PAINTING = {"steps": 12, "cfg": 5.0, "sampler_name": "dpmpp_2m", "scheduler": "normal"}
 GUIDANCE = {
     "strength": 30.0,
     "threshold": 0.2,
