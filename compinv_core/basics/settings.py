@@ -213,12 +213,14 @@ def read_settings(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
 def fingerprint(settings: Any, without: Iterable[str] = ()) -> dict[str, str]:
     """Return the settings that the result depends on, as text."""
     left_out = set(without)
+    # Not the input's default: what runs had that were saved without it is the field's.
+    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
     return {
         name: repr(getattr(settings, name))
         for name, declared in settings_of(type(settings)).items()
         if declared.changes_result
         and name not in left_out
-        and not (declared.later and getattr(settings, name) == declared.checked(declared.default))
+        and not (declared.later and getattr(settings, name) == declared.checked(defaults[name]))
     }
 
 
