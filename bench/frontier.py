@@ -10,7 +10,7 @@ from __future__ import annotations
 from .reproduce.protocol import METHODS, PLAIN
 from .variants import Variant, arguments, done, table
 
-RADII, ANGLES, WEIGHTS = (0.3, 0.5, 0.7, 1.0), (20.0, 40.0, 60.0), (0.03, 0.1, 0.3)
+RADII, ANGLES, WEIGHTS = (0.5, 0.6, 0.7, 1.0), (30.0, 45.0), (3e-4, 3e-3)
 COLUMNS = ("all_there", "own", "composed", "duplicates", "identified", "object_alignment", "attention_ratio")
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     parser = arguments(__doc__, "frontier")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     options = parser.parse_args()
-    rows = done(options, options.methods, variants(), choosing=True)
+    rows = done(options, options.methods, variants(), choosing=True, guided=False)
     for method in options.methods:
         print(f"\n### {method}\n\n{table(rows, method, variants(), COLUMNS)}")
 

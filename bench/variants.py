@@ -59,7 +59,7 @@ class Tier:
 
 TIERS = {
     "smoke": Tier(things=1, nouns=2, pictures=2, training=0.2, seeds=1),
-    "lite": Tier(things=3, nouns=4, pictures=2, training=1.0, seeds=1),
+    "lite": Tier(things=2, nouns=4, pictures=1, training=1.0, seeds=1),
     "full": Tier(things=6, nouns=8, pictures=4, training=1.0, seeds=3),
 }
 
