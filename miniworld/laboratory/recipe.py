@@ -18,8 +18,8 @@ INVERSION = {
     "batch_size": 4,
     "learning_rate": 0.012,
     "num_vectors": 1,
-    "anchor_weight": 0.1,
-    "anchor_reduction": "sum",
+    "hold": "radius",
+    "radius": 0.7,
 }
 TUNING = {
     "Custom Diffusion": {
@@ -27,16 +27,16 @@ TUNING = {
         "batch_size": 2,
         "learning_rate": 1e-4,
         "token_learning_rate": 0.01,
-        "anchor_weight": 0.1,
-        "anchor_reduction": "sum",
+        "hold": "radius",
+        "radius": 0.7,
     },
     "DreamBooth": {
         "steps": 100,
         "batch_size": 1,
         "learning_rate": 1e-4,
         "token_learning_rate": 0.005,
-        "anchor_weight": 0.1,
-        "anchor_reduction": "sum",
+        "hold": "radius",
+        "radius": 0.7,
     },
 }
 PAINTING = {"steps": 12, "cfg": 5.0, "sampler_name": "dpmpp_2m", "scheduler": "normal"}

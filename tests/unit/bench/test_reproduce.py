@@ -153,8 +153,9 @@ def test_tables_have_twelve_rows_and_a_row_for_each_cure() -> None:
     rows += [row for stage in stages(SMALL, 1, THINGS, NOUNS) for block in stage for row in rows_of(block)]
     assert "1.00 [1.00, 1.00]" in table_one(rows).splitlines()[5]
     rows = rows[: len(rows) // 2]
-    cured = ablation(rows, "Custom Diffusion").splitlines()
+    cured = ablation(rows, "textual inversion").splitlines()
     assert len(cured) == 2 + 8 and cured[6].startswith("| masks, alone | 8 |")
+    assert len(ablation(rows, "Custom Diffusion").splitlines()) == 2 + 4
     # What nobody measured is a dash.
     assert cured[2].endswith("– |")
 

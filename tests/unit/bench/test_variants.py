@@ -24,7 +24,7 @@ def test_every_variant_has_settings_that_a_training_takes_and_words_of_its_own(c
         InversionConfig(**variant.settings)
         assert set(variant.repair) <= set(inspect.signature(Workbench.adjust).parameters)
     found = list(blocks(TIERS["lite"], methods, THINGS, NOUNS, variants))
-    assert len(found) == 3 * len(methods) * len(variants)
+    assert len(found) == TIERS["lite"].things * len(methods) * len(variants)
     assert len({block.key for block in found}) == len(found)
     assert len({(block.method, block.word(block.things[0])) for block in found}) == len(found)
     assert all(dict(THINGS)[block.things[0]] not in block.nouns for block in found)
