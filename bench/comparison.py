@@ -16,6 +16,8 @@ learned in one batch there are none. A killed run goes on.
 
 from __future__ import annotations
 
+from miniworld.laboratory.recipe import ANCHOR_LOSS
+
 from .reproduce.protocol import PLAIN
 from .variants import Variant, arguments, done, table
 
@@ -29,12 +31,12 @@ COLUMNS = (
 
 
 def variants() -> dict[str, Variant]:
-    """Every cure, by name; the anchor loss with the world's own weight."""
+    """Every cure, by name."""
     found = {
         PLAIN: Variant(semantic=False),
         "masks": Variant(semantic=False, masked=True),
-        "anchor loss": Variant(),
-        "radius 0.5": Variant({"hold": "radius", "radius": 0.5}),
+        "anchor loss": Variant(dict(ANCHOR_LOSS)),
+        "radius 0.7": Variant({"hold": "radius", "radius": 0.7}),
         "direction 40": Variant({"hold": "direction", "angle": 40.0}),
         "adjust 0.4": Variant(semantic=False, repair={"strength": 0.4}),
     }

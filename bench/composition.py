@@ -22,6 +22,8 @@ import torch
 from compinv_core.basics.atomic_file import replacing
 from compinv_core.training.watch import SCORE, STEADY, Measurement, Watch
 
+from miniworld.laboratory.recipe import ANCHOR_LOSS
+
 from .reproduce.protocol import METHODS, PROMPT
 from .reproduce.worlds import Place, World
 
@@ -30,8 +32,8 @@ STOPS = (0.05, 0.1, 0.2, 0.35, 0.6, 1.0)
 """Shares of the training after which is painted."""
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {"anchor_weight": 0.0},
-    "anchor loss": {},
-    "radius": {"hold": "radius", "radius": 0.5},
+    "anchor loss": dict(ANCHOR_LOSS),
+    "radius": {"hold": "radius", "radius": 0.7},
 }
 PREDICTORS = ("composition", "loss", "steady_loss", "norm")
 DVAR_WINDOW, DVAR_SHARE = 0.2, 0.15

@@ -7,6 +7,8 @@ run goes on.
 
 from __future__ import annotations
 
+from miniworld.laboratory.recipe import ANCHOR_LOSS
+
 from .reproduce.protocol import METHODS, PLAIN
 from .variants import Variant, arguments, done, table
 
@@ -17,7 +19,7 @@ COLUMNS = ("all_there", "own", "composed", "duplicates", "identified", "object_a
 def variants() -> dict[str, Variant]:
     """Every way of holding a word, by name."""
     found = {PLAIN: Variant({"anchor_weight": 0.0}, semantic=False)}
-    found |= {f"anchor loss {weight:g}": Variant({"anchor_weight": weight}) for weight in WEIGHTS}
+    found |= {f"anchor loss {weight:g}": Variant(ANCHOR_LOSS | {"anchor_weight": weight}) for weight in WEIGHTS}
     found |= {f"radius {radius:g}": Variant({"hold": "radius", "radius": radius}) for radius in RADII}
     found |= {f"direction {angle:g}": Variant({"hold": "direction", "angle": angle}) for angle in ANGLES}
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..basics.settings import setting
-from ..semantic.hold import ANCHOR_LOSS, HOLDS
+from ..semantic.hold import ANCHOR_LOSS, HOLDS, RADIUS
 from ..training.watch import ALL_STEPS, KEEPS, LAST, STOPS
 
 _HOLD = "hold"
@@ -23,15 +23,17 @@ class HoldSettings:
         "anchor loss; or a sphere, where only its direction is learned (directional textual inversion). No effect "
         "without anchors",
         choices=HOLDS,
+        # Graphs from before this input have the paper's loss.
+        shown=RADIUS,
         rare=True,
         optional=True,
         later=True,
         group=_HOLD,
     )
     radius: float = setting(
-        0.5,
+        0.7,
         "number",
-        "How far the word may be from its anchors, as a share of their length: 0.3 stays an ordinary cat, 0.5 is near "
+        "How far the word may be from its anchors, as a share of their length: 0.3 stays an ordinary cat, 0.7 is near "
         "your photos and still combines, 1 hardly holds. Only where hold has a radius",
         within=(0, 100),
         above=True,

@@ -69,7 +69,7 @@ class InversionConfig(HoldSettings):
         0.95,
         "number",
         "Lambda: share of the anchor loss, the rest is the reconstruction. Nearer to 1 the word combines better and "
-        "looks less like your photos. No effect without anchors",
+        "looks less like your photos. Only where hold has the anchor loss, and anchors are connected",
         within=(0, 1),
         step=0.01,
         paper="0.95 (with anchor_reduction seq_mean)",
