@@ -21,7 +21,6 @@ import torch
 
 from compinv_core.basics.atomic_file import replacing
 from compinv_core.training.watch import SCORE, STEADY, Measurement, Watch
-
 from miniworld.laboratory.recipe import ANCHOR_LOSS
 
 from .reproduce.protocol import METHODS, PROMPT

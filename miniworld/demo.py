@@ -37,6 +37,8 @@ SEED, PICTURES = 0, 8
 PREDICTOR = "miniature world"
 UNUSED = {
     "init_word": "",
+    "anchor_weight": 0.95,
+    "anchor_reduction": "seq_mean",
     "max_active_anchors": 4,
     "recode_every": 100,
     "sparse_coder": "nn_omp",

@@ -73,7 +73,7 @@ def train(plan: Plan, wanted: set[str], further: bool = False, words_only: bool 
         model.unet.to(memory_format=torch.channels_last)
         schedule = alphas_cumprod().to(device()), loss_weights().to(device())
         compilation = Compilation(model, plan, schedule) if "generator" in wanted else None
-        wait_until(handed.exists, plan.seconds, "autoencoder", lambda: children[-1].exitcode in (None, 0))
+        wait_until(handed.exists, plan.patience, "autoencoder", lambda: children[-1].exitcode in (None, 0))
         weights = torch.load(handed, weights_only=True)
         if "judge" in wanted:
             alone = wanted == {"judge"}
@@ -84,7 +84,7 @@ def train(plan: Plan, wanted: set[str], further: bool = False, words_only: bool 
             children.append(judging)
         if compilation:
             compilation.wait(0.35 * plan.seconds - plan.elapsed())
-            wait_until(lambda: store.count() >= min(1000, plan.capacity), plan.seconds, "picture")
+            wait_until(lambda: store.count() >= min(1000, plan.capacity), plan.patience, "picture")
             data = GrowingLatents(store, autoencoder.ready(weights))
             train_generator(model, compilation, data, plan, scale, words_only)
         if "judge" in wanted:

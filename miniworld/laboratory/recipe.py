@@ -22,7 +22,7 @@ INVERSION = {
     "radius": 0.7,
 }
 ANCHOR_LOSS = {"hold": "anchor loss", "anchor_weight": 0.003, "anchor_reduction": "sum"}
-"""The paper's way of holding a word, in the place of the radius: ten times its weight, since trainings here are short."""
+"""The paper's way of holding a word instead of the radius, ten times as strong, since trainings here are short."""
 TUNING = {
     "Custom Diffusion": {
         "steps": 100,

@@ -84,7 +84,7 @@ def train_autoencoder(plan: Plan, start: dict[str, Tensor] | None, seed: int = 1
     """Train until the plan's time for it is over, and write the weights; a process of its own."""
     begin_process(seed)
     store = Store(plan)
-    wait_until(lambda: store.count() >= min(FIRST_PICTURES, plan.capacity // 2), plan.seconds, "picture")
+    wait_until(lambda: store.count() >= min(FIRST_PICTURES, plan.capacity // 2), plan.patience, "picture")
     model = Autoencoder()
     if start is not None:
         model.load_state_dict(start)

@@ -23,6 +23,8 @@ from .plan import Plan
 
 MOST_OBJECTS, MASK_CELLS = 3, 32
 SPLIT = 0
+FEWEST = 64
+"""Pictures that each renderer makes, however short the time."""
 ONE_TWICE = 0.06
 """Share of groups that are scenes with one noun twice."""
 FIELDS: dict[str, tuple[type, tuple[int, ...]]] = {
@@ -116,7 +118,7 @@ def render(plan: Plan, renderer: int) -> None:
             store.done[renderer] = number
 
     group = renderer * 10_000_000
-    while number < plan.capacity and plan.elapsed() < plan.RENDERING * plan.seconds:
+    while number < plan.capacity and (number < FEWEST or plan.elapsed() < plan.RENDERING * plan.seconds):
         if rng.random() < ONE_TWICE:
             put(scene_with_one_twice(rng), -1, True)
             continue

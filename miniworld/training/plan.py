@@ -47,6 +47,11 @@ class Plan:
     RENDERING, AUTOENCODER, JUDGE = 0.3, 0.24, 0.14
     """Shares of the seconds: rendering from the beginning on, and how long the two take."""
 
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for what another process makes, which has to start first."""
+        return self.seconds + 180
+
     def elapsed(self) -> float:
         return time.time() - self.began
 
