@@ -33,8 +33,8 @@ class HoldSettings:
     radius: float = setting(
         0.5,
         "number",
-        "How far the word may be from its anchors, as a share of their length: at 0.3 it stays an ordinary cat, at 0.5 it "
-        "still combines, at 0.7 it is nearer to your photos, 1 hardly holds. Only where hold has a radius",
+        "How far the word may be from its anchors, as a share of their length: at 0.3 it stays an ordinary cat, at 0.5 "
+        "it still combines, at 0.7 it is nearer to your photos, 1 hardly holds. Only where hold has a radius",
         within=(0, 100),
         above=True,
         step=0.05,

@@ -63,7 +63,8 @@ def test_generator_learns_from_captions() -> None:
 def test_the_command_leaves_usable_weights(tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "miniworld.train", "--minutes", "0.05", "--batch", "2", "--pictures", "40",
-        "--renderers", "1", "--only", "autoencoder", "generator", "--into", str(tmp_path / "weights"), "--scratch", str(tmp_path / "scratch"),
+        "--renderers", "1", "--only", "autoencoder", "generator", "--into", str(tmp_path / "weights"),
+        "--scratch", str(tmp_path / "scratch"),
     ]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False)
