@@ -25,6 +25,8 @@ from miniworld.laboratory.models import Laboratory, as_thing
 from miniworld.laboratory.recipe import INVERSION
 from miniworld.world.instances import INSTANCES, Instance
 
+from .reproduce.protocol import PROMPT
+
 log = logging.getLogger("compinv.own_things")
 TIERS = {"smoke": (2, 2), "lite": (12, 3), "full": (12, 12)}
 """Things and pictures of each."""
@@ -40,8 +42,7 @@ def beside(thing: Instance) -> str:
 
 def ratio(laboratory: Laboratory, phrases: tuple[str, str]) -> float:
     """Attention of the first phrase over that of the second while both are painted."""
-    prompt = "a photo of a {} and a {}".format(*phrases)
-    shares = attention_shares(laboratory.recorded(prompt, phrases, SEED))
+    shares = attention_shares(laboratory.recorded(PROMPT.format(*phrases), phrases, SEED))
     return float(dominance(shares, 0, 1)[0])
 
 
@@ -74,7 +75,7 @@ def main() -> None:
         for way, found in rows.items():
             phrase = learned(laboratory, thing, way)
             alone = laboratory.paint(f"a photo of a {phrase}", SEED, pictures)
-            both = laboratory.paint(f"a photo of a {phrase} and a {other}", SEED, pictures)
+            both = laboratory.paint(PROMPT.format(phrase, other), SEED, pictures)
             found["alone"] += judged_rows(alone, thing.name, None)
             found["beside"] += judged_rows(both, thing.name, other)
             found["ratio"].append(ratio(laboratory, (phrase, other)))

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import torch
 
-from .networks.checkpoint import WEIGHTS, load_small, rounded
-from .networks.diffusion import alphas_cumprod, loss_weights
+from .networks.checkpoint import WEIGHTS, load_small
 from .training import autoencoder
 from .training.generator import Compilation, Generator, GrowingLatents, train_generator
 from .training.judge import train_judge
@@ -66,13 +65,12 @@ def train(plan: Plan, wanted: set[str], further: bool = False, words_only: bool 
             encoding.start()
             children.append(encoding)
         else:
-            hand_over(rounded(given or {}), handed)
+            hand_over(given, handed)
         # Compiling takes its time on the processor while the card is busy with the autoencoder.
         model, scale = Generator.stored() if further else (Generator(), None)
         model.to(device())
         model.unet.to(memory_format=torch.channels_last)
-        schedule = alphas_cumprod().to(device()), loss_weights().to(device())
-        compilation = Compilation(model, plan, schedule) if "generator" in wanted else None
+        compilation = Compilation(model, plan) if "generator" in wanted else None
         wait_until(handed.exists, plan.patience, "autoencoder", lambda: children[-1].exitcode in (None, 0))
         weights = torch.load(handed, weights_only=True)
         if "judge" in wanted:

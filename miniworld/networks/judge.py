@@ -137,11 +137,11 @@ class Judge(nn.Module):
 
     def object_features(self, verdict: Verdict, masks: Tensor) -> Tensor:
         """The same pooled over one object each; masks (B, 32, 32) in [0, 1]."""
-        return self._standardise(_pooled(verdict.features, masks), 1)
+        return self._standardise(pooled(verdict.features, masks), 1)
 
     def background_features(self, verdict: Verdict, masks: Tensor) -> Tensor:
         """The same pooled over what is behind the objects; masks (B, 32, 32) in [0, 1] are those of all objects."""
-        return self._standardise(_pooled(verdict.features, 1 - masks), 0)
+        return self._standardise(pooled(verdict.features, 1 - masks), 0)
 
     def identify(self, pictures: Tensor, boxes: Tensor) -> Tensor:
         """Unit features (B, 128) of what is in one box (B, 4) of each picture (B, 3, H, W) in [0, 1]."""
@@ -152,7 +152,7 @@ class Judge(nn.Module):
         return F.normalize((pooled - self.feature_mean[kind]) / self.feature_std[kind], dim=1)
 
 
-def _pooled(features: Tensor, masks: Tensor) -> Tensor:
+def pooled(features: Tensor, masks: Tensor) -> Tensor:
     """Means of features (B, F, 32, 32) over masks (B, 32, 32), (B, F)."""
     weight = masks[:, None] / masks.sum((1, 2)).clamp(min=1e-6).view(-1, 1, 1, 1)
     return (features * weight).sum((2, 3))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..networks.autoencoder import Autoencoder
-from ..networks.checkpoint import load_small, rounded, save_small
+from ..networks.checkpoint import rounded, save_small
 from .optimiser import Muon
 from .pictures import Store, wait_until
 from .plan import Clock, Plan, begin_process, device, half_precision, hand_over, set_rate
@@ -109,8 +107,3 @@ def train_autoencoder(plan: Plan, start: dict[str, Tensor] | None, seed: int = 1
     weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_small(weights, plan.into / "autoencoder.safetensors")
     hand_over(rounded(weights), plan.scratch / FILE)
-
-
-def stored_autoencoder(folder: Path) -> dict[str, Tensor]:
-    """The autoencoder's weights in a folder."""
-    return load_small(folder / "autoencoder.safetensors")[0]

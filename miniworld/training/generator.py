@@ -117,9 +117,10 @@ def training_loss(
 class Compilation:
     """The UNet as a compiled function, made in a thread; the plain network until that is done."""
 
-    def __init__(self, model: Generator, plan: Plan, schedule: tuple[Tensor, Tensor]) -> None:
+    def __init__(self, model: Generator, plan: Plan) -> None:
+        self.schedule = alphas_cumprod().to(device()), loss_weights().to(device())
         self.forward: Callable[..., Tensor] = model.unet
-        self._model, self._plan, self._schedule = model, plan, schedule
+        self._model, self._plan = model, plan
         self._thread = threading.Thread(target=self._compile, daemon=True)
         if device().type == "cuda":
             self._thread.start()
@@ -134,7 +135,7 @@ class Compilation:
             compiled = torch.compile(self._model.unet, dynamic=False)
             clean = torch.randn(n, 4, LATENT_CELLS, LATENT_CELLS, device=device())
             rows = torch.zeros(n, CONTEXT, dtype=torch.int64, device=device())
-            loss = training_loss(compiled, self._model.text, clean, rows, self._schedule)
+            loss = training_loss(compiled, self._model.text, clean, rows, self.schedule)
             torch.autograd.grad(loss, list(self._model.parameters()), allow_unused=True)
             torch.cuda.synchronize()
         except RuntimeError as error:
@@ -159,7 +160,7 @@ def train_generator(
     plan: Plan,
     scale: LatentScale | None = None,
     words_only: bool = False,
-) -> LatentScale:
+) -> None:
     """Train until the plan's end and write the averaged weights, a first time halfway.
 
     Parameters
@@ -174,7 +175,6 @@ def train_generator(
     data.absorb(data.store.count())
     trained_before = scale is not None
     scale = scale or LatentScale.of(data.latents[: data.count].float())
-    schedule = alphas_cumprod().to(device()), loss_weights().to(device())
     nothing = torch.tensor(rows_of(""), device=device())
     rate = LEARNING_RATE * (FURTHER if trained_before else 1.0)
     optimiser = Muon(model, rate, weight_decay=WEIGHT_DECAY)
@@ -188,7 +188,9 @@ def train_generator(
         chosen = torch.randint(data.count, (plan.batch,), device=device())
         rows = padded(data.captions[chosen].long())
         rows = torch.where(torch.rand(plan.batch, 1, device=device()) < CAPTION_DROP, nothing, rows)
-        loss = training_loss(compilation.forward, model.text, scale(data.latents[chosen].float()), rows, schedule)
+        loss = training_loss(
+            compilation.forward, model.text, scale(data.latents[chosen].float()), rows, compilation.schedule
+        )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -205,4 +207,3 @@ def train_generator(
         step += 1
     store_generator(average.state_dict(), scale, plan.into)
     plan.say("generator: %d steps of %d pictures", step, plan.batch)
-    return scale

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..networks.autoencoder import Autoencoder
 from ..networks.checkpoint import rounded, save_small
-from ..networks.judge import NOUN_NAMES, THRESHOLD, Judge
+from ..networks.judge import NOUN_NAMES, THRESHOLD, Judge, pooled
 from ..world.dataset import disturbed
 from ..world.instances import INSTANCES, PHOTOS, photos
 from .autoencoder import ready
@@ -123,10 +123,8 @@ def set_feature_statistics(judge: Judge, data: Truths) -> None:
     pictures, objects = [], []
     for i in range(0, min(1000, len(data.pictures)), 50):
         features = judge(data.pictures[i : i + 50].float().div(255)).features
-        masks = data.masks[i : i + 50, 0].float()
-        weight = masks[:, None] / masks.sum((1, 2)).clamp(min=1e-6).view(-1, 1, 1, 1)
         pictures.append(features.mean((2, 3)))
-        objects.append((features * weight).sum((2, 3)))
+        objects.append(pooled(features, data.masks[i : i + 50, 0].float()))
     for kind, rows in enumerate((torch.cat(pictures), torch.cat(objects))):
         judge.feature_mean[kind], judge.feature_std[kind] = rows.mean(0), rows.std(0) + 1e-4
 

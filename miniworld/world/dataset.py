@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .drawing import NOUNS, Colour
-from .instances import too_like_own
+from .instances import look_of_nobodys
 from .looks import CONTRAST, Look, distance, pick, random_look
 from .named import named_things
 from .scenes import COUNT_SHARES, Scene, render_at_home, render_portraits, render_scene
@@ -35,10 +35,7 @@ def training_look(rng: np.random.Generator, noun: str, tones: tuple[Colour, ...]
         fitting = [look for look in looks if all(distance(look.body, tone) > CONTRAST * 0.75 for tone in tones)]
         if fitting:
             return pick(rng, fitting).seen_again(rng)
-    look = random_look(rng, noun, tones, free)
-    while too_like_own(look):
-        look = random_look(rng, noun, tones, free)
-    return look
+    return look_of_nobodys(rng, noun, tones, free=free)
 
 
 def training_scene(rng: np.random.Generator, nouns: list[str] | None = None) -> Scene:

@@ -13,7 +13,7 @@ import numpy as np
 
 from .backgrounds import jitter, paint_background
 from .drawing import Colour
-from .looks import Look, distance
+from .looks import Look, distance, random_look
 from .placing import SIDE, SUPERSAMPLING, finish, place
 
 PHOTOS = 5
@@ -77,6 +77,14 @@ def too_like_own(look: Look, near: float = 70.0) -> bool:
     if own is None or (look.pattern, look.mark) != (own.look.pattern, own.look.mark):
         return False
     return distance(look.body, own.look.body) < near and distance(look.second, own.look.second) < near
+
+
+def look_of_nobodys(rng: np.random.Generator, noun: str, tones: tuple[Colour, ...] = (), **shares: float) -> Look:
+    """A random look (`looks.random_look`) that nobody takes for an own thing."""
+    look = random_look(rng, noun, tones, **shares)
+    while too_like_own(look):
+        look = random_look(rng, noun, tones, **shares)
+    return look
 
 
 def render_photo(instance: Instance, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -14,8 +14,8 @@ import numpy as np
 
 from .backgrounds import WALLPAPERS
 from .drawing import NOUNS, Colour
-from .instances import too_like_own
-from .looks import CONTRAST, Look, distance, pick, random_look
+from .instances import look_of_nobodys
+from .looks import CONTRAST, Look, distance, pick
 from .scenes import Background
 from .words import NAMES
 
@@ -50,8 +50,6 @@ def named_things() -> dict[str, tuple[Named, ...]]:
     things: dict[str, list[Named]] = {noun: [] for noun in NOUNS}
     for i, name in enumerate(NAMES):
         noun = list(NOUNS)[i % len(NOUNS)]
-        look = random_look(rng, noun, free=0.75, patterned=0.85, marked=0.75)
-        while too_like_own(look):
-            look = random_look(rng, noun, free=0.75, patterned=0.85, marked=0.75)
+        look = look_of_nobodys(rng, noun, free=0.75, patterned=0.85, marked=0.75)
         things[noun].append(Named(replace(look, name=name), _home(rng, look)))
     return {noun: tuple(each) for noun, each in things.items()}

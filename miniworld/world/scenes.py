@@ -59,6 +59,11 @@ def random_background(rng: np.random.Generator) -> Background:
     return Background(name, first, second, rng.uniform(0.48, 0.64))
 
 
+def _size_word(rng: np.random.Generator) -> str:
+    """What a lone object is called besides, mostly nothing."""
+    return ("big", "small", "")[int(rng.choice(3, p=[0.2, 0.15, 0.65]))]
+
+
 def render_scene(
     rng: np.random.Generator,
     nouns: Sequence[str] | None = None,
@@ -80,7 +85,7 @@ def render_scene(
         nouns = [list(NOUNS)[i] for i in rng.choice(len(NOUNS), count, replace=False)]
     ground = random_background(rng)
     canvas, tones = ground.canvas(), ground.tones
-    size_word = ("big", "small", "")[int(rng.choice(3, p=[0.2, 0.15, 0.65]))] if len(nouns) == 1 else ""
+    size_word = _size_word(rng) if len(nouns) == 1 else ""
     chosen = [looks(noun, tones) if looks else random_look(rng, noun, tones, free=0.1) for noun in nouns]
     where = placements(nouns, rng, size_word)
     objects = tuple(place(canvas, look, centre, size) for look, (centre, size) in zip(chosen, where, strict=True))
@@ -96,7 +101,7 @@ def render_portraits(look: Look, rng: np.random.Generator, count: int) -> list[S
             if min(distance(look.body, tone) for tone in ground.tones) > CONTRAST * 0.75:
                 break
             ground = random_background(rng)
-        size_word = ("big", "small", "")[int(rng.choice(3, p=[0.2, 0.15, 0.65]))]
+        size_word = _size_word(rng)
         ((centre, size),) = placements([look.noun], rng, size_word)
         canvas = ground.canvas()
         thing = place(canvas, look.seen_again(rng), centre, size)

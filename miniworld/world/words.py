@@ -93,11 +93,6 @@ def rows_of(caption: str, length: int = CONTEXT) -> list[int]:
     return rows + [1] * (length - len(rows))
 
 
-def row_of(word: str) -> int:
-    """Position of a word's token in :data:`IDS`."""
-    return _ROWS[WORDS[word] if word in WORDS else NAMES[word]]
-
-
 def token_ids(caption: str) -> list[int]:
     """CLIP's token ids of a caption, with start, end and padding, (77,)."""
     return [IDS[row] for row in rows_of(caption)]
