@@ -31,7 +31,7 @@ class RecordAttention(io.ComfyNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="A Stable Diffusion 1 model, before or after Apply Layout Guidance. It is not changed; the "
+                    tooltip=f"{schema.MODEL}, before or after Apply Layout Guidance. It is not changed; the "
                     "output is a copy.",
                 ),
                 io.Clip.Input("clip", tooltip="The text encoder that encodes the sampler's positive prompt."),

@@ -37,6 +37,7 @@ class ApplyLayoutGuidance(io.ComfyNode):
                 *schema.setting_inputs(GuidanceConfig, "guidance", "rare"),
                 _preset_input(),
                 *schema.setting_inputs(GuidanceConfig, "share"),
+                _conditioning_input(),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             outputs=[
@@ -49,15 +50,17 @@ class ApplyLayoutGuidance(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, clip, text: str, layout, preset: str = "paper", **settings) -> io.NodeOutput:
+    def execute(
+        cls, model, clip, text: str, layout, preset: str = "paper", conditioning=None, **settings
+    ) -> io.NodeOutput:
         config = GuidanceConfig(**settings).with_preset(preset)
         warn_of_other_models(cls.hidden.prompt, cls.hidden.unique_id, NODE_NAME)
-        return io.NodeOutput(*apply_layout_guidance(model, clip, text, layout, config))
+        return io.NodeOutput(*apply_layout_guidance(model, clip, text, layout, config, conditioning=conditioning))
 
 
 def _source_inputs() -> list[io.Input]:
     return [
-        io.Model.Input("model", tooltip="A Stable Diffusion 1 model. It is not changed; the output is a copy."),
+        io.Model.Input("model", tooltip=f"{schema.MODEL}. It is not changed; the output is a copy."),
         io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint; encodes the prompt."),
         io.String.Input(
             "text",
@@ -84,6 +87,17 @@ def _preset_input() -> io.Combo.Input:
             "loss per head and token, boxes truncated to whole cells of the map, and guidance that ends for good once "
             "an image is below the threshold. It overrides span, heads and guided_share. paper takes the settings as "
             "they are."
+        ),
+    )
+
+
+def _conditioning_input() -> io.Conditioning.Input:
+    return io.Conditioning.Input(
+        "conditioning",
+        optional=True,
+        tooltip=(
+            "The prompt, encoded already: joined to other prompts, limited to steps or areas, or of CLIP Text Encode "
+            "(SDXL), where `text` may be that of one text encoder. Without it, `text` is encoded here."
         ),
     )
 

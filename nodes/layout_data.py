@@ -56,7 +56,7 @@ class CollectLayouts(io.ComfyNode):
 
 def _sources() -> list[io.Input]:
     return [
-        io.Model.Input("model", tooltip="A Stable Diffusion 1 model, the one that layouts will be predicted for."),
+        io.Model.Input("model", tooltip=f"{schema.MODEL}, the one that layouts will be predicted for."),
         io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint."),
         io.Vae.Input("vae", tooltip="The autoencoder of the same checkpoint."),
         schema.Detector.Input("detector", tooltip="From Load Detector; nouns it does not know are left out."),

@@ -13,7 +13,7 @@ from ..compinv_core.learning.concept import Concept as ConceptPayload
 from ..compinv_core.learning.settings import InversionConfig
 from ..compinv_core.learning.tuning_settings import CustomDiffusionConfig, DreamBoothConfig
 from .concepts import concept_of, image_input, mask_input
-from .schema import CATEGORY, Anchors, Concept, ConceptImages, setting_inputs
+from .schema import CATEGORY, MODEL, Anchors, Concept, ConceptImages, setting_inputs
 
 
 class TrainConcept(io.ComfyNode):
@@ -123,7 +123,7 @@ def _told(result: TrainingResult) -> dict[str, Any]:
 
 def _sockets() -> list:
     return [
-        io.Model.Input("model", tooltip="Stable Diffusion 1 checkpoint; it is not changed."),
+        io.Model.Input("model", tooltip=f"{MODEL}; it is not changed."),
         io.Clip.Input("clip", tooltip="Text encoder of the same checkpoint; it is not changed."),
         io.Vae.Input("vae", tooltip="Autoencoder of the same checkpoint. Photos are encoded once, without noise."),
         image_input(),

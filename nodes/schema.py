@@ -11,8 +11,11 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..compinv_core.basics.settings import Setting, settings_of
+from ..compinv_core.host.family import supported
 
 CATEGORY = "compositional inversion"
+# Of a model input's tooltip.
+MODEL = f"A model of {supported('or')}"
 
 Anchors = io.Custom("COMPINV_ANCHORS")
 Concept = io.Custom("COMPINV_CONCEPT")

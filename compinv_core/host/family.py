@@ -17,6 +17,7 @@ from comfy.ldm.modules.attention import BasicTransformerBlock, SpatialTransforme
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel, Upsample
 
 from ..basics.errors import UserError
+from ..semantic.widths import Widths
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -36,7 +37,7 @@ class TextEncoder:
     attribute : str
         Where the host's CLIP keeps its model and its tokenizer.
     embedding_key : str
-        Of its vectors in an embedding file for several encoders.
+        By which the host finds its vectors in an embedding file.
     width : int
         Of its input embeddings, and of its part of the encoded prompt, D.
     context_length : int
@@ -59,6 +60,11 @@ class TextEncoder:
         """Return the host's tokenizer in a CLIP; it has ``start_token``, ``end_token`` and ``pad_token``."""
         return getattr(clip.tokenizer, self.attribute)
 
+    def layers(self, clip: CLIP) -> Any:
+        """Return the transformer layers of the text model in a CLIP."""
+        text_model: Any = self.model(clip).transformer.text_model
+        return text_model.encoder.layers
+
 
 @dataclass(frozen=True)
 class Family:
@@ -69,7 +75,7 @@ class Family:
     name : str
         For people.
     config : type
-        The host's description of the model; those derived from it count, too.
+        The host's description of the model; those derived from it count, too, but for `others`.
     text_encoders : tuple of TextEncoder
         In the order in which their outputs are joined.
     block_choices : mapping of str to callable (UNetModel) -> list of BlockId
@@ -78,6 +84,8 @@ class Family:
         Weights of the diffusion network by what a method trains: "nothing", "keys and values", "everything".
     size_conditioning : bool
         Whether the UNet is told the picture's size and crop.
+    others : tuple of type
+        Descriptions derived from `config` of models that take something else beside the prompt.
     """
 
     name: str
@@ -86,6 +94,7 @@ class Family:
     block_choices: Mapping[str, Callable[[UNetModel], list[BlockId]]]
     trained_weights: Mapping[str, Callable[[str], bool]]
     size_conditioning: bool = False
+    others: tuple[type, ...] = ()
 
     @classmethod
     def of(cls, node_name: str, model: ModelPatcher | None = None, clip: CLIP | None = None) -> Family:
@@ -104,16 +113,29 @@ class Family:
         fitting = [family for family in FAMILIES if model is None or family._has_model(model)]
         if not fitting:
             raise UserError(
-                f"{node_name}: the model is {_model_kind(model)}, but only {_supported()} models are supported; "
-                f"connect `model` to a checkpoint of {_supported()}."
+                f"{node_name}: the model is {_model_kind(model)}, but only {supported('and')} models are supported; "
+                f"connect `model` to a checkpoint of {supported('or')}."
             )
-        fitting = [family for family in fitting if clip is None or family._has_clip(clip)]
-        if not fitting:
+        if clip is None:
+            return fitting[0]
+        readers = [family for family in FAMILIES if family._has_clip(clip)]
+        if not readers:
             raise UserError(
-                f"{node_name}: the text encoder is {type(clip.cond_stage_model).__name__ if clip else 'none'}, but "
-                f"only {_supported()} is supported; connect `clip` to the same checkpoint as `model`."
+                f"{node_name}: the text encoder is {type(clip.cond_stage_model).__name__}, but only "
+                f"{supported('and')} text encoders are supported; connect `clip` to the same checkpoint as `model`."
             )
-        return fitting[0]
+        both = [family for family in fitting if family in readers]
+        if not both:
+            raise UserError(
+                f"{node_name}: the model is {fitting[0].name} and the text encoder that of {readers[0].name}; connect "
+                "`model` and `clip` to the same checkpoint."
+            )
+        return both[0]
+
+    @property
+    def widths(self) -> Widths:
+        """Width of each text encoder's part of a word's vectors."""
+        return {encoder.embedding_key: encoder.width for encoder in self.text_encoders}
 
     @property
     def latent_channels(self) -> int:
@@ -147,7 +169,8 @@ class Family:
         return tuple(chosen)
 
     def _has_model(self, model: ModelPatcher) -> bool:
-        return isinstance(getattr(model.model, "model_config", None), self.config)
+        config = getattr(model.model, "model_config", None)
+        return isinstance(config, self.config) and not isinstance(config, self.others)
 
     def _has_clip(self, clip: CLIP) -> bool:
         # One encoder is held under the name that `clip` says; several stand side by side.
@@ -157,10 +180,19 @@ class Family:
         return alone and all(hasattr(part, name) for part in parts for name in names)
 
 
-def text_parts(clip: CLIP) -> tuple[SDClipModel, SDTokenizer]:
-    """Return the text model and tokenizer of a CLIP with one encoder."""
-    (encoder,) = Family.of("The text encoder", clip=clip).text_encoders
-    return encoder.model(clip), encoder.tokenizer(clip)
+def text_encoders(clip: CLIP) -> tuple[TextEncoder, ...]:
+    """Return the text encoders of a CLIP, in the order in which their outputs are joined."""
+    return Family.of("The text encoder", clip=clip).text_encoders
+
+
+def tokenizer_of(clip: CLIP) -> SDTokenizer:
+    """Return the host's tokenizer of a CLIP; several text encoders share its vocabulary."""
+    return text_encoders(clip)[0].tokenizer(clip)
+
+
+def families_of_width(width: int) -> list[str]:
+    """Return the names of the families with a text encoder of so wide embeddings."""
+    return [family.name for family in FAMILIES if width in family.widths.values()]
 
 
 def transformer_blocks(unet: UNetModel, block: BlockId) -> list[BasicTransformerBlock]:
@@ -194,7 +226,7 @@ def predicts_velocity(sampling: Any) -> bool:
             break
     raise UserError(
         "The model predicts neither noise nor velocity; remove the ModelSampling node before the training node, "
-        f"or use a plain checkpoint of {_supported()}."
+        f"or use a plain checkpoint of {supported('or')}."
     )
 
 
@@ -236,11 +268,29 @@ SD1 = Family(
     _BLOCKS,
     _TRAINED,
 )
-FAMILIES = (SD1,)
+SD2 = Family(
+    "Stable Diffusion 2",
+    comfy.supported_models.SD20,
+    (TextEncoder("clip_h", "clip_h", 1024),),
+    _BLOCKS,
+    _TRAINED,
+    others=(comfy.supported_models.SD21UnclipL, comfy.supported_models.SD21UnclipH, comfy.supported_models.LotusD),
+)
+SDXL = Family(
+    "Stable Diffusion XL",
+    comfy.supported_models.SDXL,
+    (TextEncoder("clip_l", "clip_l", 768), TextEncoder("clip_g", "clip_g", 1280, gives_pooled=True)),
+    _BLOCKS,
+    _TRAINED,
+    size_conditioning=True,
+)
+FAMILIES = (SD1, SD2, SDXL)
 
 
-def _supported() -> str:
-    return " and ".join(family.name for family in FAMILIES)
+def supported(conjunction: str) -> str:
+    """Return the names of the families, for a sentence."""
+    *others, last = (family.name for family in FAMILIES)
+    return f"{', '.join(others)} {conjunction} {last}"
 
 
 def _model_kind(model: ModelPatcher | None) -> str:

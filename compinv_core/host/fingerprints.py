@@ -10,7 +10,7 @@ import comfy.model_management
 import torch
 
 from ..basics.digests import digest, text_digest
-from .family import predicts_velocity, text_parts
+from .family import predicts_velocity, text_encoders
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -62,8 +62,13 @@ def _text_encoder(clip: CLIP, weights: Callable[[torch.nn.Module], str]) -> str:
     comfy.model_management.load_models_gpu([clip.patcher], force_full_load=True)
     # Not the whole text encoder: checkpoints of Stable Diffusion 1 have no text projection, which is then memory that
     # was never written.
-    text_model: Any = text_parts(clip)[0].transformer.text_model
-    return f"{weights(text_model)} {_patches(clip.patcher)} layer {clip.layer_idx}"
+    prints = []
+    for encoder in text_encoders(clip):
+        transformer: Any = encoder.model(clip).transformer
+        prints.append(weights(transformer.text_model))
+        if encoder.gives_pooled:
+            prints.append(weights(transformer.text_projection))
+    return f"{' '.join(prints)} {_patches(clip.patcher)} layer {clip.layer_idx}"
 
 
 def _whole(network: torch.nn.Module) -> str:

@@ -12,6 +12,7 @@ from ..basics.content import ByContent
 from ..basics.errors import UserError, quoted
 from ..basics.names import check_name
 from ..basics.settings import check_settings, setting
+from ..semantic.widths import Widths
 
 Images = torch.Tensor | Sequence[torch.Tensor]
 """A batch (n, H, W, ...) or several, as they come from the graph."""
@@ -26,7 +27,9 @@ class Concept(ByContent):
     Attributes
     ----------
     vectors : Tensor (k, D), float32, CPU, or None
-        Learned input token embeddings; None before the training.
+        Learned input token embeddings, those of several text encoders side by side; None before the training.
+    widths : Widths
+        Of each text encoder's part of them; empty for one of Stable Diffusion 1.
     metadata : mapping of str to str
         How they were made: loss weights, anchors, steps, seed, versions.
     photos : tuple of Tensor (b, H, W, C), 0 to 1
@@ -67,12 +70,14 @@ class Concept(ByContent):
     photos: tuple[torch.Tensor, ...] = ()
     masks: tuple[torch.Tensor, ...] | None = None
     class_images: tuple[torch.Tensor, ...] | None = None
+    widths: Widths = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_settings(self)
         object.__setattr__(self, "superclass", " ".join(self.superclass.split()))
         object.__setattr__(self, "init_word", " ".join(self.init_word.split()) or self.superclass)
         object.__setattr__(self, "metadata", dict(self.metadata))
+        object.__setattr__(self, "widths", dict(self.widths))
 
     @classmethod
     def to_learn(

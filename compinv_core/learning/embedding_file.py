@@ -1,6 +1,8 @@
 """Textual-inversion files: our own in a form that ComfyUI, diffusers and A1111 read, and other people's.
 
-Our file holds exactly one tensor, key ``<NAME>``, float32 (k, D); everything else is safetensors metadata.
+Our file of a Stable Diffusion 1 word holds exactly one tensor, key ``<NAME>``, float32 (k, 768). That of another family
+has a tensor for each text encoder: ``clip_h`` (k, 1024), or ``clip_l`` (k, 768) and ``clip_g`` (k, 1280). Everything
+else is safetensors metadata.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ import torch
 
 from .. import logger
 from ..basics.atomic_file import remove_leftovers
-from ..basics.errors import UserError, quoted
+from ..basics.errors import UserError, listed, quoted
 from ..basics.tensor_file import read_metadata, read_tensors, write_tensors
+from ..semantic.widths import CLIP_L, Widths, parts_of
 from .concept import Concept
 
 MAKER_KEY = "compinv_version"
@@ -26,6 +29,8 @@ _MOST_VECTORS = 75
 # 75 float32 vectors take 230 kB; training state that some trainers store beside them is a few MB.
 _LARGEST_FILE_BYTES = 64_000_000
 _TORCH_SUFFIXES = (".pt", ".bin")
+# How the host knows an embedding that lies in a LoRA's file.
+_BUNDLED, _BUNDLED_ALONE = "bundle_emb.", ".string_to_param.*"
 
 
 def write_concept(concept: Concept, path: Path) -> None:
@@ -41,7 +46,12 @@ def write_concept(concept: Concept, path: Path) -> None:
         raise UserError(f"The concept {quoted(concept.name)} has not been learned yet; connect a training node.")
     check_replaceable(path)
     metadata = {**concept.metadata, "name": concept.name, "superclass": concept.superclass}
-    write_tensors(path, {f"<{concept.name}>": concept.vectors.float()}, metadata)
+    vectors = concept.vectors.float()
+    tensors = {f"<{concept.name}>": vectors}
+    if set(concept.widths) - set(CLIP_L):
+        parts = parts_of(vectors, concept.widths)
+        tensors = {key: part.contiguous() for key, part in zip(concept.widths, parts, strict=True)}
+    write_tensors(path, tensors, metadata)
 
 
 def check_replaceable(path: Path, method: str = "") -> None:
@@ -82,16 +92,17 @@ def check_replaceable(path: Path, method: str = "") -> None:
         )
 
 
-def read_concept(path: Path, width: int = 768) -> Concept:
+def read_concept(path: Path, widths: Widths = CLIP_L) -> Concept:
     """Read an embedding file, ours or another tool's.
 
-    Known forms: ``.safetensors``; ``.pt`` and ``.bin``, unpickled as plain tensors only; inside, a bare tensor, a
-    dictionary with one tensor, with ``string_to_param`` (A1111) or with ``clip_l`` (the SD1 part of an SDXL file).
+    Known forms: ``.safetensors``; ``.pt`` and ``.bin``, unpickled as plain tensors only. Inside, a tensor under the
+    text encoder's key (``clip_l``), also in an embedding bundled with a LoRA (``bundle_emb.NAME.clip_l``); for one text
+    encoder a bare tensor, a dictionary with one tensor, or with ``string_to_param`` (A1111), too.
 
     Parameters
     ----------
-    width : int, default 768
-        Of the text encoder's embeddings.
+    widths : Widths
+        Of the text encoders' embeddings.
 
     Returns
     -------
@@ -101,7 +112,7 @@ def read_concept(path: Path, width: int = 768) -> Concept:
     Raises
     ------
     UserError
-        When the file is missing, broken, too large, of another width, or holds NaN or infinity.
+        When the file is missing, broken, too large, of other widths, or holds NaN or infinity.
     """
     if not path.is_file():
         raise UserError(f"The embedding file {quoted(path.name)} does not exist; choose one from models/embeddings.")
@@ -110,8 +121,18 @@ def read_concept(path: Path, width: int = 768) -> Concept:
     else:
         file = read_tensors(path, "an embedding", "choose a textual-inversion file", _LARGEST_FILE_BYTES)
         content, metadata = file.tensors, file.metadata
-    vectors = _checked_vectors(_embedding_tensor(content, path), path, width)
-    return Concept(path.stem, metadata.get("superclass", ""), vectors, metadata, num_vectors=len(vectors))
+    parts = [
+        _checked_vectors(_embedding_tensor(content, key, len(widths) == 1, path), path, width)
+        for key, width in widths.items()
+    ]
+    if len({len(part) for part in parts}) > 1:
+        raise UserError(
+            f"{path.name} has {listed([len(part) for part in parts])} vectors in its text encoders, which should be "
+            "equally many; choose another file."
+        )
+    vectors = torch.cat(parts, dim=1)
+    superclass = metadata.get("superclass", "")
+    return Concept(path.stem, superclass, vectors, metadata, num_vectors=len(vectors), widths=widths)
 
 
 def anchors_to_text(weights: Mapping[str, float]) -> str:
@@ -134,21 +155,34 @@ def _load_pickled_tensors(path: Path) -> Any:
         ) from error
 
 
-def _embedding_tensor(content: Any, path: Path) -> torch.Tensor:
-    """Find the one embedding tensor in what a file held."""
+def _embedding_tensor(content: Any, key: str, alone: bool, path: Path) -> torch.Tensor:
+    """Find the embedding of the text encoder with this key in what a file held; `alone` where there is no other."""
     if isinstance(content, Mapping):
         if isinstance(content.get("string_to_param"), Mapping):
             content = content["string_to_param"]
-        if isinstance(content.get("clip_l"), torch.Tensor):
-            return content["clip_l"]
+        if isinstance(content.get(key), torch.Tensor):
+            return content[key]
+        for wanted in (f".{key}", *((_BUNDLED_ALONE,) if alone else ())):
+            bundled = [value for name, value in content.items() if _is_bundled(name, wanted)]
+            if bundled:
+                return torch.cat(bundled)
         tensors = [value for value in content.values() if isinstance(value, torch.Tensor)]
     else:
         tensors = [content] if isinstance(content, torch.Tensor) else []
+    if not alone:
+        raise UserError(
+            f"{path.name} has no vectors for the text encoder {key}, so it was made for another kind of model; choose "
+            "an embedding that was made for this one."
+        )
     if len(tensors) != 1:
         raise UserError(
             f"{path.name} holds {len(tensors)} tensors where an embedding holds one; choose a textual-inversion file."
         )
     return tensors[0]
+
+
+def _is_bundled(name: object, ending: str) -> bool:
+    return isinstance(name, str) and name.startswith(_BUNDLED) and name.endswith(ending)
 
 
 def _checked_vectors(tensor: torch.Tensor, path: Path, width: int) -> torch.Tensor:
@@ -161,7 +195,7 @@ def _checked_vectors(tensor: torch.Tensor, path: Path, width: int) -> torch.Tens
     if tensor.shape[-1] != width:
         raise UserError(
             f"{path.name} is {tensor.shape[-1]} wide, made for another text encoder; "
-            f"choose an embedding for Stable Diffusion 1 ({width} wide)."
+            f"choose an embedding that is {width} wide."
         )
     if tensor.ndim == 2 and tensor.shape[0] > _MOST_VECTORS:
         raise UserError(f"{path.name} has {tensor.shape[0]} vectors; a prompt has room for {_MOST_VECTORS}.")

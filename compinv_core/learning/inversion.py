@@ -17,40 +17,17 @@ import torch
 
 from ..semantic.context import Surroundings
 from ..semantic.learned_token import LearnedToken
+from ..semantic.learned_word import LearnedWord
 from ..training.task import StepLoss
-from .encoded import Encoded
+from .condition import Condition, joined_conditions
+from .encoded import ClassData, InversionData
+from .photos_of_sizes import PhotosOfSizes
 from .settings import InversionConfig
-from .together import Denoise, Request, evaluated, joined
+from .together import Asked, Denoise, Request, evaluated, joined
 
 _STEADY = 8
 
-Encode = Callable[[int, torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class InversionData(Encoded):
-    """What a concept is learned from: encoded photos.
-
-    Attributes
-    ----------
-    weights : Tensor (n, 1, h, w), float32, or None
-        Concept masks at latent resolution, 0 to 1; None weighs every position the same.
-    """
-
-    weights: torch.Tensor | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class ClassData(Encoded):
-    """Pictures of the concept's class, by which the model remembers it; of the size of the photos.
-
-    Attributes
-    ----------
-    context : Tensor (1, 77, D), float32
-        The encoded class prompt.
-    """
-
-    context: torch.Tensor
+Encode = Callable[[int, torch.Tensor], Condition]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,18 +37,27 @@ class Subject:
     Attributes
     ----------
     encode : callable
-        (index of the template, vectors (k, D)) -> context (1, 77, D), differentiable in the vectors.
+        (index of the template, vectors (k, D)) -> the condition of one picture, differentiable in the vectors.
     pictures_of_class : ClassData, optional
         None learns without a prior loss.
     surroundings : Surroundings, optional
         None learns without a context loss.
     """
 
-    token: LearnedToken
-    data: InversionData
+    token: LearnedToken | LearnedWord
+    data: InversionData | PhotosOfSizes
     encode: Encode
     pictures_of_class: ClassData | None = None
     surroundings: Surroundings | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """Pictures of a batch that were drawn together; photos with the concept they are of, and their rows."""
+
+    latents: torch.Tensor
+    condition: Condition
+    photos: tuple[Subject, torch.Tensor] | None = None
 
 
 class Inversion:
@@ -83,12 +69,12 @@ class Inversion:
     Parameters
     ----------
     subjects : sequence of Subject
-        One or more, with latents of one size; all with pictures of their class, or none.
+        One or more; all with pictures of their class, or none.
     num_timesteps : int
         Length of the noise schedule; timesteps are drawn evenly from it.
     denoise : callable
-        (latents (B, C, h, w), noise like it, timesteps (B,) int64, context (B, 77, D)) -> (prediction, target), both
-        (B, C, h, w).
+        (latents (B, C, h, w), noise like it, timesteps (B,) int64, condition of B pictures) -> (prediction, target),
+        both (B, C, h, w).
     weights : mapping of str to Parameter, optional
         Weights of the diffusion model that are trained, too.
     """
@@ -106,7 +92,7 @@ class Inversion:
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """See `compinv_core.training.loop.TrainingTask`."""
-        tokens = [subject.token.parameter for subject in self.subjects]
+        tokens = [parameter for subject in self.subjects for parameter in subject.token.parameters]
         # At rate 0 the optimiser leaves a word where its own step put it.
         rate = 0.0 if self.subjects[0].token.takes_own_steps else self.config.token_rate
         groups: list[dict[str, Any]] = [{"params": tokens, "lr": rate}]
@@ -125,45 +111,65 @@ class Inversion:
         for subject, count in present:
             templates.append(int(torch.randint(len(self.config.sentences), (1,), generator=generator)))
             chosen.append(subject.data.draw(count, generator))
-        classes = [(subject.pictures_of_class, count) for subject, count in present]
-        class_chosen = [pictures.draw(count, generator) for pictures, count in classes if pictures is not None]
-        vectors = [subject.token.vectors for subject, _ in present]
-        latents = [subject.data.take(rows, generator) for (subject, _), rows in zip(present, chosen, strict=True)]
-        contexts = [
-            subject.encode(template, vector).expand(count, -1, -1)
-            for (subject, count), template, vector in zip(present, templates, vectors, strict=True)
+        classes = [
+            (pictures, pictures.draw(count, generator))
+            for subject, count in present
+            if (pictures := subject.pictures_of_class) is not None
         ]
-        if class_chosen:
-            for (pictures, count), rows in zip(classes, class_chosen, strict=True):
-                assert pictures is not None
-                latents.append(pictures.take(rows, generator))
-                contexts.append(pictures.context.expand(count, -1, -1))
-        clean = joined(latents)
+        vectors = [subject.token.vectors for subject, _ in present]
+        photos = [
+            _Piece(
+                subject.data.take(rows, generator),
+                subject.encode(template, vector).repeated(count).framed(subject.data.frames_of(rows)),
+                (subject, rows),
+            )
+            for (subject, count), template, rows, vector in zip(present, templates, chosen, vectors, strict=True)
+        ]
+        of_class = [
+            _Piece(
+                pictures.take(rows, generator),
+                pictures.condition.repeated(len(rows)).framed(pictures.frames_of(rows)),
+            )
+            for pictures, rows in classes
+        ]
+        groups = _of_one_size([*photos, *of_class])
+        asked = [self._asked(group, generator) for group in groups]
+        around = [subject.surroundings.draw(generator) if subject.surroundings else None for subject, _ in present]
+        return Request(asked, partial(self._composed, present, vectors, groups, around))
+
+    def _asked(self, pieces: Sequence[_Piece], generator: torch.Generator) -> Asked:
+        clean = joined([piece.latents for piece in pieces])
         timesteps = torch.randint(self._num_timesteps, (len(clean),), generator=generator)
         noise = torch.randn(clean.shape, generator=generator)
-        around = [subject.surroundings.draw(generator) if subject.surroundings else None for subject, _ in present]
-        compose = partial(self._composed, present, vectors, chosen, around)
-        return Request(clean, noise, timesteps, joined(contexts), compose)
+        return Asked(clean, noise, timesteps, joined_conditions([piece.condition for piece in pieces]))
 
     def _composed(
         self,
         present: Sequence[tuple[Subject, int]],
         vectors: Sequence[torch.Tensor],
-        chosen: Sequence[torch.Tensor],
+        groups: Sequence[Sequence[_Piece]],
         around: Sequence[int | None],
-        prediction: torch.Tensor,
-        target: torch.Tensor,
+        answers: Sequence[tuple[torch.Tensor, torch.Tensor]],
     ) -> StepLoss:
-        """Compose the loss of a prediction from the vectors, photos and sentences around the words that were drawn."""
-        photos = self.config.batch_size
-        parts = {"reconstruction": reconstruction_loss(prediction[:photos], target[:photos], _weights(present, chosen))}
+        """Compose the loss of predictions from the vectors, photos and sentences around the words that were drawn."""
+        photos, of_class = [], []
+        for group, (prediction, target) in zip(groups, answers, strict=True):
+            drawn = [piece.photos for piece in group if piece.photos is not None]
+            count = sum(len(rows) for _, rows in drawn)
+            if count:
+                loss = reconstruction_loss(prediction[:count], target[:count], _weights(drawn))
+                photos.append((loss, count))
+            if len(prediction) > count:
+                loss = reconstruction_loss(prediction[count:], target[count:])
+                of_class.append((loss, len(prediction) - count))
+        parts = {"reconstruction": _mean(photos)}
         total = parts["reconstruction"]
         anchor = self._anchor_loss(present, vectors)
         if anchor is not None:
             share = self.config.anchor_weight
             total = (1 - share) * total + share * anchor
-        if len(prediction) > photos:
-            parts["prior"] = reconstruction_loss(prediction[photos:], target[photos:])
+        if of_class:
+            parts["prior"] = _mean(of_class)
             total = total + self.config.prior_weight * parts["prior"]
         if anchor is not None:
             parts["anchor"] = anchor
@@ -182,20 +188,23 @@ class Inversion:
         losses = []
         for subject in self.subjects:
             count = -(-pictures // len(self.subjects))
-            rows = torch.arange(count) % len(subject.data.latents)
+            rows = torch.arange(count) % len(subject.data)
             timesteps = ((torch.arange(count) + 0.5) / count * self._num_timesteps).long()
-            noise = torch.randn((count, *subject.data.latents.shape[1:]), generator=generator)
-            context = subject.encode(0, subject.token.vectors)
-            for part in torch.arange(count).split(self.config.batch_size):
-                photos = subject.data.latents[rows[part].to(subject.data.latents.device)]
-                prediction, target = self._denoise(
-                    photos,
-                    noise[part].to(photos.device),
-                    timesteps[part].to(photos.device),
-                    context.expand(len(part), -1, -1),
-                )
-                weights = _weights([(subject, len(part))], [rows[part]])
-                losses.append(reconstruction_loss(prediction, target, weights) * len(part) / count)
+            condition = subject.encode(0, subject.token.vectors)
+            for group in subject.data.by_size(rows):
+                means = subject.data.means_of(rows[group])
+                noise = torch.randn(means.shape, generator=generator)
+                for part in torch.arange(len(group)).split(self.config.batch_size):
+                    chosen = rows[group[part]]
+                    photos = means[part.to(means.device)]
+                    prediction, target = self._denoise(
+                        photos,
+                        noise[part].to(photos.device),
+                        timesteps[group[part]].to(photos.device),
+                        condition.repeated(len(part)).framed(subject.data.frames_of(chosen)),
+                    )
+                    loss = reconstruction_loss(prediction, target, _weights([(subject, chosen)]))
+                    losses.append(loss * len(part) / count)
         return float(torch.stack(losses).sum() / len(self.subjects))
 
     def after_step(self, step: int) -> None:
@@ -205,8 +214,7 @@ class Inversion:
 
     def active_anchors(self) -> dict[str, float]:
         """See `compinv_core.training.loop.TrainingTask`; those of the first concept."""
-        recoder = self.subjects[0].token.recoder
-        return recoder.active() if recoder is not None else {}
+        return self.subjects[0].token.active_anchors()
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
         """See `compinv_core.training.loop.TrainingTask`."""
@@ -277,17 +285,26 @@ def reconstruction_loss(
     return per_image.mean()
 
 
-def _weights(present: Sequence[tuple[Subject, int]], chosen: Sequence[torch.Tensor]) -> torch.Tensor | None:
+def _of_one_size(pieces: Sequence[_Piece]) -> list[list[_Piece]]:
+    """Put pictures of one size together, in order."""
+    groups: dict[torch.Size, list[_Piece]] = {}
+    for piece in pieces:
+        groups.setdefault(piece.latents.shape[1:], []).append(piece)
+    return list(groups.values())
+
+
+def _mean(losses: Sequence[tuple[torch.Tensor, int]]) -> torch.Tensor:
+    """Mean of losses, each weighed by its number of pictures."""
+    if len(losses) == 1:
+        return losses[0][0]
+    return torch.stack([loss * count for loss, count in losses]).sum() / sum(count for _, count in losses)
+
+
+def _weights(drawn: Sequence[tuple[Subject, torch.Tensor]]) -> torch.Tensor | None:
     """Return the masks (B, 1, h, w) of the chosen photos, ones where a concept has none; None if no concept has any."""
-    if all(subject.data.weights is None for subject, _ in present):
+    if not any(subject.data.has_weights for subject, _ in drawn):
         return None
-    rows = []
-    for (subject, count), indices in zip(present, chosen, strict=True):
-        if subject.data.weights is None:
-            rows.append(torch.ones_like(subject.data.latents[:1, :1]).expand(count, -1, -1, -1))
-        else:
-            rows.append(subject.data.weights[indices.to(subject.data.weights.device)])
-    return joined(rows)
+    return joined([subject.data.weights_of(rows) for subject, rows in drawn])
 
 
 def _state_name(name: str, index: int) -> str:

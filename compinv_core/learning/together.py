@@ -10,8 +10,28 @@ import torch
 
 from ..training.task import StepLoss
 from ..training.together import Turn
+from .condition import Condition, joined_conditions
 
-Denoise = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+Denoise = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Condition], tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Pictures of one size that the diffusion model is to see.
+
+    Attributes
+    ----------
+    latents : Tensor (B, C, h, w), float32
+    noise : Tensor (B, C, h, w), float32, CPU
+    timesteps : Tensor (B,), int64, CPU
+    condition : Condition
+        Of B pictures, differentiable in what is learned.
+    """
+
+    latents: torch.Tensor
+    noise: torch.Tensor
+    timesteps: torch.Tensor
+    condition: Condition
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,20 +40,19 @@ class Request:
 
     Attributes
     ----------
-    latents : Tensor (B, C, h, w), float32
-    noise : Tensor (B, C, h, w), float32, CPU
-    timesteps : Tensor (B,), int64, CPU
-    context : Tensor (B, 77, D), float32
-        Differentiable in what is learned.
+    asked : sequence of Asked
+        One for each size of picture in the batch.
     compose : callable
-        (prediction (B, C, h, w), target (B, C, h, w)) -> the loss of the batch.
+        (for each of them prediction and target, (B, C, h, w) both) -> the loss of the batch.
     """
 
-    latents: torch.Tensor
-    noise: torch.Tensor
-    timesteps: torch.Tensor
-    context: torch.Tensor
-    compose: Callable[[torch.Tensor, torch.Tensor], StepLoss]
+    asked: Sequence[Asked]
+    compose: Callable[[Sequence[tuple[torch.Tensor, torch.Tensor]]], StepLoss]
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures the batch has."""
+        return sum(len(each.latents) for each in self.asked)
 
 
 class Asks(Protocol):
@@ -52,7 +71,7 @@ class Together:
     Parameters
     ----------
     members : sequence of Inversion
-        With latents of one size, and none of them training the model's weights.
+        None of them training the model's weights.
     denoise : callable
         See `compinv_core.learning.inversion.Inversion`.
     most_pictures : int, optional
@@ -70,7 +89,7 @@ class Together:
         waiting: list[Request] = []
         for turn in turns:
             request = self.members[turn.member].request(turn.batch, turn.generator)
-            pictures = len(request.latents) + sum(len(other.latents) for other in waiting)
+            pictures = request.pictures + sum(other.pictures for other in waiting)
             if waiting and self._most is not None and pictures > self._most:
                 yield evaluated(waiting, self._denoise)
                 waiting = []
@@ -80,14 +99,25 @@ class Together:
 
 
 def evaluated(requests: Sequence[Request], denoise: Denoise) -> list[StepLoss]:
-    """Evaluate the diffusion model once and return the loss of each request."""
-    latents = joined([request.latents for request in requests])
-    noise = joined([request.noise for request in requests]).to(latents.device)
-    timesteps = joined([request.timesteps for request in requests]).to(latents.device)
-    answers = denoise(latents, noise, timesteps, joined([request.context for request in requests]))
-    sizes = [len(request.latents) for request in requests]
-    predictions, targets = (answer.split(sizes) for answer in answers)
-    return [request.compose(*pair) for request, *pair in zip(requests, predictions, targets, strict=True)]
+    """Evaluate the diffusion model once for each size of picture, and return the loss of each request."""
+    of_size: dict[torch.Size, list[tuple[int, int]]] = {}
+    for number, request in enumerate(requests):
+        for index, asked in enumerate(request.asked):
+            of_size.setdefault(asked.latents.shape[1:], []).append((number, index))
+    answers: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
+    for places in of_size.values():
+        wanted = [requests[number].asked[index] for number, index in places]
+        latents = joined([asked.latents for asked in wanted])
+        noise = joined([asked.noise for asked in wanted]).to(latents.device)
+        timesteps = joined([asked.timesteps for asked in wanted]).to(latents.device)
+        condition = joined_conditions([asked.condition for asked in wanted])
+        sizes = [len(asked.latents) for asked in wanted]
+        pairs = zip(*(each.split(sizes) for each in denoise(latents, noise, timesteps, condition)), strict=True)
+        answers |= dict(zip(places, pairs, strict=True))  # type: ignore[arg-type]
+    return [
+        request.compose([answers[number, index] for index in range(len(request.asked))])
+        for number, request in enumerate(requests)
+    ]
 
 
 def joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:

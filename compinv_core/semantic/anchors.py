@@ -6,13 +6,15 @@ code of e_v over the anchors, sum 1; lambda in [0, 1] anchor weight.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
 from ..basics.content import ByContent
 from ..basics.errors import UserError
 from .sparse_coding import CODERS, sparse_code, sparse_coefficients
+from .widths import Widths, parts_of
 
 __all__ = [
     "CODERS",
@@ -23,6 +25,7 @@ __all__ = [
     "equivalent_anchor_weight",
     "sparse_code",
     "sparse_coefficients",
+    "weighed_alike",
 ]
 
 REDUCTIONS = ("seq_mean", "dim_mean", "sum", "per_anchor")
@@ -40,12 +43,15 @@ class Anchors(ByContent):
     vectors : Tensor (N, D), float32, CPU
         A noun of several tokens is the mean of its tokens.
     token_ids : tuple of tuple of int, length N
-        The text encoder's ids for each noun.
+        The text encoder's ids for each noun; several text encoders have the same.
+    widths : Widths
+        Of several text encoders' embeddings, which stand side by side in the vectors.
     """
 
     words: tuple[str, ...]
     vectors: torch.Tensor
     token_ids: tuple[tuple[int, ...], ...]
+    widths: Widths = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not (len(self.words) == len(self.vectors) == len(self.token_ids)):
@@ -63,6 +69,10 @@ class Anchors(ByContent):
             if known.casefold() == wanted:
                 return position
         return None
+
+    def parts(self) -> list[Anchors]:
+        """Return each text encoder's own dictionary."""
+        return [Anchors(self.words, part, self.token_ids) for part in parts_of(self.vectors, self.widths)]
 
     def weights(self, code: torch.Tensor) -> dict[str, float]:
         """Return the nouns with a positive weight in a code (N,), heaviest first."""
@@ -87,7 +97,17 @@ class Anchors(ByContent):
             self.words + tuple(other.words[i] for i in fresh),
             torch.cat([self.vectors, other.vectors[fresh]]),
             self.token_ids + tuple(other.token_ids[i] for i in fresh),
+            self.widths,
         )
+
+
+def weighed_alike(weights: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Average the anchors' weights in several codes, heaviest first."""
+    total: dict[str, float] = {}
+    for code in weights:
+        for word, weight in code.items():
+            total[word] = total.get(word, 0.0) + weight / len(weights)
+    return dict(sorted(total.items(), key=lambda item: -item[1]))
 
 
 def anchor_loss(

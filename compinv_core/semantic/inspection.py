@@ -38,6 +38,10 @@ class VectorFacts:
         Of the code in bits: 0 for one anchor, 2 for four alike.
     cosine : float
         With its anchor point.
+    usual_norm : float
+        Median length of the vocabulary's words.
+    encoder : str
+        Name of the text encoder, where there are several.
     """
 
     norm: float
@@ -47,15 +51,32 @@ class VectorFacts:
     anchors: Mapping[str, float]
     entropy: float
     cosine: float
+    usual_norm: float
+    encoder: str = ""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """A word's vectors, the median length of the vocabulary's words beside them, and how it combines where measured."""
+    """A word's vectors, in each text encoder, and how it combines where that was measured."""
 
     vectors: tuple[VectorFacts, ...]
-    usual_norm: float
     composition: Composition | None = None
+
+    @classmethod
+    def of(cls, looks: Sequence[Inspection], composition: Composition | None = None) -> Inspection:
+        """Join what was found in several text encoders."""
+        return cls(tuple(facts for look in looks for facts in look.vectors), composition)
+
+    @property
+    def usual_norm(self) -> float:
+        """Median length of the vocabulary's words, a mean over the text encoders."""
+        return sum(facts.usual_norm for facts in self.vectors) / len(self.vectors)
+
+    def numbered(self) -> list[tuple[int, VectorFacts]]:
+        """Return the vectors with their number in the word, from 1."""
+        first = self.vectors[0].encoder
+        count = sum(facts.encoder == first for facts in self.vectors)
+        return [(1 + index % count, facts) for index, facts in enumerate(self.vectors)]
 
     @property
     def verdict(self) -> str:
@@ -83,13 +104,14 @@ class Inspection:
                 f"composition {self.composition.score:.2f}: beside another noun it takes "
                 f"{self.composition.takes:.2g} times the attention that its class noun takes there"
             )
-        for number, each in enumerate(self.vectors, 1):
+        for number, each in self.numbered():
             nouns = ", ".join(f"{word} {weight:.2f}" for word, weight in each.anchors.items())
             words = ", ".join(f"{word} {cosine:.2f}" for word, cosine in each.nearest)
+            where = f" in {each.encoder}" if each.encoder else ""
             lines.append(
-                f"vector {number}: cosine {each.cosine:.2f} with its anchors ({nouns}); length {each.norm:.3g}, longer "
-                f"than {each.norm_percentile:.0f} % of the words; nearest words {words}; farther from them than "
-                f"{each.distance_percentile:.0f} % of the words are from one another"
+                f"vector {number}{where}: cosine {each.cosine:.2f} with its anchors ({nouns}); length "
+                f"{each.norm:.3g}, longer than {each.norm_percentile:.0f} % of the words; nearest words {words}; "
+                f"farther from them than {each.distance_percentile:.0f} % of the words are from one another"
             )
         return "\n".join(lines)
 
@@ -103,9 +125,16 @@ class Vocabulary:
 
 
 def inspect(
-    vectors: torch.Tensor, anchors: Anchors, vocabulary: Vocabulary, superclass: int | None = None
+    vectors: torch.Tensor, anchors: Anchors, vocabulary: Vocabulary, superclass: int | None = None, encoder: str = ""
 ) -> Inspection:
-    """Look at a word's vectors (k, D); `superclass` is the position of its class noun among the anchors.
+    """Look at a word's vectors (k, D) in one text encoder.
+
+    Parameters
+    ----------
+    superclass : int, optional
+        Position of its class noun among the anchors.
+    encoder : str
+        What to call the text encoder, where there are several.
 
     Raises
     ------
@@ -130,9 +159,11 @@ def inspect(
                 anchors=active,
                 entropy=-sum(weight * math.log2(weight) for weight in active.values()),
                 cosine=float(F.cosine_similarity(vector, point, dim=0)),
+                usual_norm=float(norms.median()),
+                encoder=encoder,
             )
         )
-    return Inspection(tuple(facts), float(norms.median()))
+    return Inspection(tuple(facts))
 
 
 def _nearest_neighbours(unit: torch.Tensor) -> torch.Tensor:

@@ -43,6 +43,11 @@ class LearnedToken:
             self._put_back()
 
     @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """What the optimiser changes."""
+        return [self.parameter]
+
+    @property
     def vectors(self) -> torch.Tensor:
         """Tensor (k, D): the vectors, differentiable."""
         return self.parameter
@@ -72,6 +77,10 @@ class LearnedToken:
             self._codes_to_device()
         if self._hold.has_bound:
             self._put_back()
+
+    def active_anchors(self) -> dict[str, float]:
+        """Return the anchors in use and their weights, heaviest first; empty without anchors."""
+        return {} if self.recoder is None else self.recoder.active()
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
         """Return everything that changes during training."""

@@ -55,6 +55,8 @@ class AnchorRecoder:
         Its position in the dictionary.
     nearest_token : callable, optional
         (D,) -> (token text, cosine similarity) over the text encoder's whole vocabulary; for the log.
+    encoder : str
+        Name of the text encoder in the log, where there are several.
     """
 
     def __init__(
@@ -64,8 +66,9 @@ class AnchorRecoder:
         num_vectors: int,
         settings: RecoderSettings,
         nearest_token: Callable[[torch.Tensor], tuple[str, float]] | None = None,
+        encoder: str = "",
     ) -> None:
-        self.anchors, self.settings = anchors, settings
+        self.anchors, self.settings, self._encoder = anchors, settings, encoder
         self.superclass, self._nearest_token = superclass, nearest_token
         first = self._code(anchors.vectors[superclass], "start")
         self.codes = first.repeat(num_vectors, 1)
@@ -100,9 +103,10 @@ class AnchorRecoder:
             token, cosine = self._nearest_token(vector)
             nearest = f", nearest token {token!r} at cosine {cosine:.3f}"
         chosen = ", ".join(f"{noun} {weight:.3f}" for noun, weight in self.anchors.weights(code).items())
+        where = f" in {self._encoder}" if self._encoder else ""
         logger.info(
-            "Anchors at %s: %s (sum before normalising %.4f, norm of the embedding %.4f%s)",
-            moment, chosen, float(total), float(vector.norm()), nearest,
+            "Anchors%s at %s: %s (sum before normalising %.4f, norm of the embedding %.4f%s)",
+            where, moment, chosen, float(total), float(vector.norm()), nearest,
         )  # fmt: skip
         return code
 

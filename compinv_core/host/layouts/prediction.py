@@ -239,17 +239,19 @@ def _pair_of(clip: CLIP, predictor: LayoutPredictor, first: str, second: str) ->
 
 def _mean_vector(clip: CLIP, text: PromptReading) -> torch.Tensor:
     """Return the mean input embedding of a text's tokens, learned vectors among them, (D,)."""
-    tokens = text.encoders[0].tokens
-    if not tokens:
-        raise UserError(f"{PREDICT_NODE}: the phrase {quoted(text.text)} has no word; write one in `phrases`.")
+    means = []
     with torch.inference_mode(False):
-        vectors = [
-            token.detach().float().cpu().clone()
-            if isinstance(token, torch.Tensor)
-            else token_embeddings(clip, [token])[0]
-            for token in tokens
-        ]
-        return torch.stack(vectors).mean(0)
+        for which, reading in enumerate(text.encoders):
+            if not reading.tokens:
+                raise UserError(f"{PREDICT_NODE}: the phrase {quoted(text.text)} has no word; write one in `phrases`.")
+            vectors = [
+                token.detach().float().cpu().clone()
+                if isinstance(token, torch.Tensor)
+                else token_embeddings(clip, [token], which)[0]
+                for token in reading.tokens
+            ]
+            means.append(torch.stack(vectors).mean(0))
+        return torch.cat(means)
 
 
 def _raw(clip: CLIP, nouns: Pair) -> torch.Tensor:

@@ -20,6 +20,7 @@ from ...learning.settings import InversionConfig
 from ...training.events import Sink, Work
 from ..family import Family
 from ..painting import Painter, Sampling, read_picture, write_picture
+from ..text.encoder import as_conditioning
 from ..text.sentences import read_sentence
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def _encoded(clip: CLIP, text: str) -> list:
     """Return the conditioning as the training has it, of the first chunk alone."""
     comfy.model_management.load_models_gpu([clip.patcher])
     with torch.inference_mode():
-        return [[read_sentence(clip, text, "class_prompt").encode(clip).cpu(), {}]]
+        return as_conditioning(read_sentence(clip, text, "class_prompt").encode(clip))
 
 
 def _kept(path: Path | None, wanted: ClassPictures) -> torch.Tensor | None:

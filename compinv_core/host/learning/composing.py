@@ -10,6 +10,7 @@ import torch
 from ... import logger
 from ...basics.errors import UserError
 from ...learning.concept import Concept
+from ...learning.condition import Condition, joined_conditions
 from ...learning.inversion import Inversion
 from ...learning.settings import InversionConfig
 from ...semantic.anchors import Anchors
@@ -89,25 +90,27 @@ class CompositionGauge:
         self._spans = _spans(self._encoder.lengths, num_vectors + (own if with_class else 0), tokens)
         sentences = [read_sentence(clip, f"{superclass} and a {noun}", "composition_nouns") for noun in nouns]
         with torch.no_grad():
-            contexts = [sentence.encode(clip) for sentence in sentences]
-            self._class_noun = self._shares(contexts, _spans([s.end - 1 for s in sentences], own, tokens))
+            conditions = [sentence.encode(clip) for sentence in sentences]
+            self._class_noun = self._shares(conditions, _spans([s.end - 1 for s in sentences], own, tokens))
 
     def __call__(self, vectors: torch.Tensor) -> Composition:
         """Measure a word of vectors (k, D), float32."""
         with torch.no_grad():
-            contexts = [self._encoder(index, vectors) for index in range(len(self._spans))]
-            return Composition.of(self._shares(contexts, self._spans), self._class_noun)
+            conditions = [self._encoder(index, vectors) for index in range(len(self._spans))]
+            return Composition.of(self._shares(conditions, self._spans), self._class_noun)
 
-    def _shares(self, contexts: Sequence[torch.Tensor], spans: Sequence[tuple[range, range]]) -> torch.Tensor:
-        """Attention of word and neighbour in each context, (N, 2)."""
-        rows, count = len(contexts) * len(_TIMES), self._session.num_timesteps
-        context = torch.cat(list(contexts)).to(self._session.device).repeat(len(_TIMES), 1, 1)
-        noise = self._noise.repeat_interleave(len(contexts), 0).to(self._session.device)
-        times = torch.tensor([int(time * count) for time in _TIMES]).repeat_interleave(len(contexts))
+    def _shares(self, conditions: Sequence[Condition], spans: Sequence[tuple[range, range]]) -> torch.Tensor:
+        """Attention of word and neighbour in each sentence, (N, 2)."""
+        rows, count = len(conditions) * len(_TIMES), self._session.num_timesteps
+        condition = joined_conditions(list(conditions) * len(_TIMES)).to(self._session.device)
+        noise = self._noise.repeat_interleave(len(conditions), 0).to(self._session.device)
+        times = torch.tensor([int(time * count) for time in _TIMES]).repeat_interleave(len(conditions))
         looks = torch.cat(
             [
                 _by_token(
-                    self._session.attention(noise[part], times[part].to(noise.device), context[part], self._blocks)
+                    self._session.attention(
+                        noise[part], times[part].to(noise.device), condition.rows(part), self._blocks
+                    )
                 )
                 for part in torch.arange(rows).split(self._batch)
             ]

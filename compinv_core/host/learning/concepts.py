@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,8 +19,11 @@ from ...learning.settings import InversionConfig
 from ...semantic.anchors import REDUCTIONS, Anchors, equivalent_anchor_weight
 from ...semantic.hold import SPHERE
 from ...semantic.learned_token import LearnedToken
+from ...semantic.learned_word import LearnedWord
 from ...semantic.recoding import AnchorRecoder
+from ...semantic.widths import Widths, names_of, parts_of
 from ...training.watch import Watch
+from ..family import Family
 from ..text.encoder import load_anchors, token_embeddings, word_token_ids
 from ..text.sentences import TemplateEncoder
 from ..text.vocabulary import NearestToken, check_known_word, usual_norm
@@ -105,15 +109,21 @@ def context_nouns(config: InversionConfig, superclass: str, anchors: Anchors | N
 
 def learned_token(
     clip: CLIP, config: InversionConfig, concept: Concept, anchors: Anchors | None, device: torch.device
-) -> LearnedToken:
+) -> LearnedToken | LearnedWord:
     """Return the word to be learned, at its start, on the device to train on; `anchors` are its `dictionary`."""
-    recoder = None
-    if anchors is not None:
-        position = anchors.token_ids.index(word_token_ids(clip, concept.superclass))
-        recoder = AnchorRecoder(anchors, position, concept.num_vectors, config.recoder_settings(), NearestToken(clip))
-    initial = initial_vectors(clip, concept.init_word, concept.num_vectors)
-    norm = usual_norm(clip) if config.bounds.kind == SPHERE else None
-    return LearnedToken(initial.to(device), recoder, config.reduction, config.bounds, norm)
+    widths = Family.of(config.method.node_name, clip=clip).widths
+    initial = parts_of(initial_vectors(clip, concept.init_word, concept.num_vectors), widths)
+    dictionaries = [None] * len(initial) if anchors is None else anchors.parts()
+    tokens = []
+    for which, (vectors, nouns, name) in enumerate(zip(initial, dictionaries, names_of(widths), strict=True)):
+        recoder = None
+        if nouns is not None:
+            position = nouns.token_ids.index(word_token_ids(clip, concept.superclass))
+            nearest = NearestToken(clip, which)
+            recoder = AnchorRecoder(nouns, position, concept.num_vectors, config.recoder_settings(), nearest, name)
+        norm = usual_norm(clip, which) if config.bounds.kind == SPHERE else None
+        tokens.append(LearnedToken(vectors.to(device), recoder, config.reduction, config.bounds, norm))
+    return tokens[0] if len(tokens) == 1 else LearnedWord(tokens, widths)
 
 
 def initial_vectors(clip: CLIP, word: str, count: int) -> torch.Tensor:
@@ -130,12 +140,17 @@ def initial_vectors(clip: CLIP, word: str, count: int) -> torch.Tensor:
 
 
 def learned_concept(
-    config: InversionConfig, concept: Concept, token: LearnedToken, model_patched: bool, watch: Watch | None
+    config: InversionConfig,
+    concept: Concept,
+    token: LearnedToken | LearnedWord,
+    widths: Widths,
+    model_patched: bool,
+    watch: Watch | None,
 ) -> Concept:
     """Return the concept with what was learned, and everything about its making as text for the file's header."""
     import comfyui_version
 
-    active = {} if token.recoder is None else token.recoder.active()
+    active = token.active_anchors()
     settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in _SHOWN_ELSEWHERE}
     settings |= {"init_word": concept.init_word, "num_vectors": concept.num_vectors}
     metadata = {
@@ -152,14 +167,21 @@ def learned_concept(
     if watch is not None:
         metadata["composition"] = json.dumps({row.step: round(row.score, 4) for row in watch.rows})
         metadata["kept_step"] = str(watch.result_step)
-    return dataclasses.replace(concept, vectors=token.vectors.detach().float().cpu(), metadata=metadata)
+    vectors = token.vectors.detach().float().cpu()
+    return dataclasses.replace(concept, vectors=vectors, widths=widths, metadata=metadata)
 
 
 def log_equivalent_weights(config: InversionConfig, anchors: Anchors | None) -> None:
     """Log what the anchor weight would be under the other reductions, where there are anchors."""
     if anchors is None:
         return
-    count, width = anchors.vectors.shape
-    weight = lambda to: equivalent_anchor_weight(config.anchor_weight, config.reduction, to, width, count)  # noqa: E731
-    others = [f"{weight(reduction):.4g} under {reduction}" for reduction in REDUCTIONS if reduction != config.reduction]
-    logger.info("anchor_weight %g under %s equals %s.", config.anchor_weight, config.reduction, listed(others))
+    for part, name in zip(anchors.parts(), names_of(anchors.widths), strict=True):
+        count, width = part.vectors.shape
+        equals = partial(equivalent_anchor_weight, config.anchor_weight, config.reduction, width=width, anchors=count)
+        others = [
+            f"{equals(reduction):.4g} under {reduction}" for reduction in REDUCTIONS if reduction != config.reduction
+        ]
+        where = f" for {name}" if name else ""
+        logger.info(
+            "anchor_weight %g under %s equals %s%s.", config.anchor_weight, config.reduction, listed(others), where
+        )

@@ -13,6 +13,7 @@ from ...learning.concept import Concept
 from ...learning.inversion import Subject
 from ...learning.settings import InversionConfig
 from ..painting import Painter, Sampling, as_image
+from ..text.encoder import as_conditioning
 from ..text.sentences import TemplateEncoder
 from .session import DiffusionSession
 
@@ -49,7 +50,7 @@ def preview_of(
         with torch.no_grad():
             # Those of the last step are from before its update.
             session.weights.place_casts()
-            context = encoder(0, subject.token.vectors)
-        return as_image(painter.paint_batch([[context.detach().cpu(), {}]], config.seed)[0])
+            condition = encoder(0, subject.token.vectors)
+        return as_image(painter.paint_batch(as_conditioning(condition), config.seed)[0])
 
     return preview

@@ -13,6 +13,7 @@ from ... import logger
 from ...basics.digests import digest
 from ...basics.settings import fingerprint
 from ...learning.concept import Concept
+from ...learning.condition import Condition
 from ...learning.encoded import Encoded
 from ...learning.inversion import ClassData, Inversion, InversionData, Subject
 from ...learning.settings import InversionConfig
@@ -195,7 +196,7 @@ class InversionRun:
     def learned(self, task: Inversion, watch: Watch | None) -> tuple[Concept, ...]:
         """Return the concepts with the words that a task has learned."""
         return tuple(
-            learned_concept(self._config, concept, subject.token, self._patched, watch)
+            learned_concept(self._config, concept, subject.token, self._family.widths, self._patched, watch)
             for concept, subject in zip(self._concepts, task.subjects, strict=True)
         )
 
@@ -229,8 +230,8 @@ class InversionRun:
             pictures = None
             if classes:
                 with torch.no_grad():
-                    context = self._class_sentences[index].encode(clip).to(session.device)
-                pictures = ClassData(context=context, **classes[index].placed(session.device))
+                    condition = self._class_sentences[index].encode(clip).to(session.device)
+                pictures = ClassData(condition=condition, **classes[index].placed(session.device))
             token = learned_token(self._clip, self._config, concept, self._dictionaries[index], session.device)
             weights = None if masks is None else masks.to(session.device)
             data = InversionData(weights=weights, **encoded.placed(session.device))
@@ -295,5 +296,5 @@ class InversionRun:
         return {**asdict(self._config), "method": self._config.method.name, "concepts": names}
 
 
-def _to_device(encoder: TemplateEncoder, device: torch.device) -> Callable[[int, torch.Tensor], torch.Tensor]:
+def _to_device(encoder: TemplateEncoder, device: torch.device) -> Callable[[int, torch.Tensor], Condition]:
     return lambda index, vectors: encoder(index, vectors).to(device)

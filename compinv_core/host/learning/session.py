@@ -14,6 +14,7 @@ import comfy.model_management
 import torch
 
 from ...basics.errors import UserError
+from ...learning.condition import Condition
 from ...spatial.attention import BlockAttention
 from ...training.memory import activation_bytes
 from ..computing import held_weights, resident
@@ -52,6 +53,7 @@ class DiffusionSession:
         self._sampling: Any = model.get_model_object("model_sampling")
         self._dtype = inference_type(model)
         self._velocity = predicts_velocity(self._sampling)
+        self._pixels_per_cell: int = model.model.latent_format.spacial_downscale_ratio
         self.device = model.load_device
         self._sigmas = self._sampling.sigmas.detach().clone().to(self.device)
         self._timesteps = self._sampling.timestep(self._sigmas).float()
@@ -67,7 +69,7 @@ class DiffusionSession:
         return self._dtype == torch.float16
 
     def denoise(
-        self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor
+        self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, condition: Condition
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Noise the latents to the timesteps and return the model's prediction and what it should have been.
 
@@ -77,7 +79,8 @@ class DiffusionSession:
             Latents as the model takes them (scaled).
         timesteps : Tensor (B,), int64
             Positions in the noise schedule.
-        context : Tensor (B, T, D), float32
+        condition : Condition
+            Of B pictures.
 
         Returns
         -------
@@ -85,19 +88,21 @@ class DiffusionSession:
         target : Tensor (B, C, h, w), float32
             The noise, or the velocity ``(noise - sigma x0) / sqrt(1 + sigma^2)`` for v-prediction models.
         """
-        prediction = self._evaluate(latents, noise, timesteps, context, {})
+        prediction = self._evaluate(latents, noise, timesteps, condition, {})
         if not self._velocity:
             return prediction, noise
         sigma = self._sigmas[timesteps].view(-1, 1, 1, 1)
         return prediction, (noise - sigma * latents) / (1 + sigma.square()).sqrt()
 
     def attention(
-        self, noise: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor, blocks: Sequence[BlockId]
+        self, noise: torch.Tensor, timesteps: torch.Tensor, condition: Condition, blocks: Sequence[BlockId]
     ) -> list[BlockAttention]:
         """Return what the model looks at in pure noise (B, C, h, w), in these blocks; leaves the network after them."""
         capture = AttentionCapture(self._network, blocks)
         with suppress(CaptureComplete):
-            self._evaluate(torch.zeros_like(noise), noise, timesteps, context, {"patches": {"attn2_patch": [capture]}})
+            self._evaluate(
+                torch.zeros_like(noise), noise, timesteps, condition, {"patches": {"attn2_patch": [capture]}}
+            )
         return capture.recorded
 
     def blocks(self, family: Family, choice: str) -> tuple[BlockId, ...]:
@@ -109,7 +114,7 @@ class DiffusionSession:
         latents: torch.Tensor,
         noise: torch.Tensor,
         timesteps: torch.Tensor,
-        context: torch.Tensor,
+        condition: Condition,
         options: dict[str, Any],
     ) -> torch.Tensor:
         self.weights.place_casts()
@@ -118,9 +123,29 @@ class DiffusionSession:
         return self._network(
             self._sampling.calculate_input(sigma, noisy).to(self._dtype),
             self._timesteps[timesteps],
-            context=context.to(self._dtype),
+            context=condition.tokens.to(self._dtype),
+            y=self._size_conditioning(condition, latents),
             transformer_options={"optimized_attention_override": pytorch_attention_override, **options},
         )
+
+    def _size_conditioning(self, condition: Condition, latents: torch.Tensor) -> torch.Tensor | None:
+        """Return what the host tells the network beside the prompt (B, P), None where that is nothing.
+
+        The pictures are as large as the latents; where they have frames, they were cut from a larger one.
+        """
+        if condition.pooled is None:
+            return None
+        height, width = (side * self._pixels_per_cell for side in latents.shape[-2:])
+        frames = condition.frames
+        rows = [[height, width, 0, 0]] * len(condition) if frames is None else frames.tolist()
+        told = [
+            self.model.model.encode_adm(
+                pooled_output=pooled, height=whole_height, width=whole_width, crop_h=top, crop_w=left,
+                target_height=height, target_width=width,
+            )
+            for pooled, (whole_height, whole_width, top, left) in zip(condition.pooled.split(1), rows, strict=True)
+        ]  # fmt: skip
+        return torch.cat(told).to(self.device, self._dtype)
 
 
 def check_trainable(model: ModelPatcher) -> None:

@@ -24,6 +24,7 @@ from ..sampling.capture import AttentionTap, TapTarget, with_attention_patch
 from ..sampling.conditional_pass import ConditionalPass, positive_conditions
 from ..sampling.hook import SamplerStart, set_hooks
 from ..spatial.objective import REGIONS_KEY
+from ..text.known_prompt import KnownPrompt
 from ..text.reading import read_prompt
 from ..text.spans import find_spans
 
@@ -33,10 +34,8 @@ if TYPE_CHECKING:
 
 NODE_NAME = "Record Attention"
 
-# Encodings of one text differ by rounding, and by as much as a weight of 1.01 does; those of different words by more.
-_SAME_ENCODING = 0.02
-
-Spans = tuple[tuple[int, ...], ...]
+Parts = tuple[tuple[int, ...], ...]
+"""Positions of tokens in the prompt, for each text encoder."""
 
 
 def record_attention(
@@ -47,10 +46,10 @@ def record_attention(
     Parameters
     ----------
     model : ModelPatcher
-        Stable Diffusion 1, with or without layout guidance. Not changed.
+        With or without layout guidance. Not changed.
     text : str
-        The prompt. A sampler's positive conditioning must encode the same text with the same `clip`; weights, areas of
-        time, and other prompts behind it do not matter.
+        The prompt. A sampler's positive conditioning must encode the same text with the same `clip`, or with one of its
+        text encoders; weights, areas of time, and other prompts behind it do not matter.
     phrases : sequence of str
         Parts of the prompt, all different.
     blocks : str
@@ -66,23 +65,22 @@ def record_attention(
     Raises
     ------
     UserError
-        When the model or text encoder is not Stable Diffusion 1, there is no phrase, or one is not in the prompt.
+        When the model or text encoder is not supported, there is no phrase, or one is not in the prompt.
     """
     family = Family.of(NODE_NAME, model, clip)
     if not phrases:
         raise UserError(f"{NODE_NAME}: there is no phrase; write parts of the prompt into `phrases`, one per line.")
     check_phrases(phrases)
-    spans = tuple(span.tokens for span in find_spans(clip, text, phrases, NODE_NAME))
-    content = tuple(position for position, _ in read_prompt(clip, text, NODE_NAME).encoders[0].content)
-    encodings = tuple(entry[0] for entry in clip.encode_from_tokens_scheduled(clip.tokenize(text)))
+    spans = tuple(span.by_encoder for span in find_spans(clip, text, phrases, NODE_NAME))
+    readings = read_prompt(clip, text, NODE_NAME).encoders
+    content = tuple(tuple(position for position, _ in reading.content) for reading in readings)
+    known = KnownPrompt.of(clip, text, NODE_NAME)
     chosen = family.blocks(model.model.diffusion_model, blocks)
     recording = AttentionRecording(text, tuple(phrases))
     recorded = model.clone()
     set_hooks(
         recorded,
-        recording=_Recording(
-            recording, spans, content, encodings, chosen, family.text_encoders[0].context_length, _model_name(model)
-        ),
+        recording=_Recording(recording, spans, content, known, chosen, _model_name(model)),
     )
     return recorded, recording
 
@@ -92,11 +90,10 @@ class _Recording:
     """What this node adds to a model's sampling; see `sampling.hook.RecordingHook`."""
 
     recording: AttentionRecording
-    spans: Spans
-    content: tuple[int, ...]
-    encodings: tuple[torch.Tensor, ...]
+    spans: tuple[Parts, ...]
+    content: Parts
+    known: KnownPrompt
     blocks: tuple[BlockId, ...]
-    chunk: int
     model_name: str
     node_name: str = NODE_NAME
 
@@ -107,17 +104,20 @@ class _Recording:
     def _targets(self, conditions: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], TapTarget]]:
         targets = []
         for condition in conditions:
-            offset = self._offset(condition.get("cross_attn"))
-            if offset is None:
+            encoded = condition.get("cross_attn")
+            content = self.known.positions_in(encoded, self.content)
+            spans = [self.known.positions_in(encoded, parts) for parts in self.spans]
+            # Where the text encoders have different prompts, the one that has this one may know none of a phrase.
+            if content is None or not all(spans):
                 continue
             if condition.get("area") is not None:
                 raise UserError(
                     f"{NODE_NAME}: the recorded prompt is limited to an area of the picture; limit it by a mask "
                     "(Conditioning Set Mask), or record another prompt."
                 )
-            spans = tuple(tuple(offset + token for token in span) for span in self.spans)
-            content = tuple(offset + token for token in self.content)
-            targets.append((condition, TapTarget(condition["cross_attn"].shape[1], spans, content)))
+            targets.append(
+                (condition, TapTarget(condition["cross_attn"].shape[1], tuple(filter(None, spans)), content))
+            )
         if not targets:
             raise UserError(
                 f'{NODE_NAME}: the positive prompt of the sampler is not "{self.recording.prompt}" encoded by the same '
@@ -125,18 +125,6 @@ class _Recording:
                 "to the sampler of that prompt."
             )
         return targets
-
-    def _offset(self, encoded: torch.Tensor | None) -> int | None:
-        """Position at which a conditioning holds the recorded prompt; behind others where prompts were concatenated."""
-        if encoded is None:
-            return None
-        for known in self.encodings:
-            for offset in range(0, encoded.shape[1] - known.shape[1] + 1, self.chunk):
-                part = encoded[:, offset : offset + known.shape[1]]
-                wanted = known.to(part).expand_as(part)
-                if (part - wanted).norm() <= _SAME_ENCODING * wanted.norm():
-                    return offset
-        return None
 
 
 class RecordingRun:

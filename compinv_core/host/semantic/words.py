@@ -17,10 +17,11 @@ from ...basics.report import Report
 from ...learning.concept import Concept
 from ...learning.embedding_file import MAKER_KEY, anchors_to_text, read_concept, write_concept
 from ...semantic.adjustment import adjusted, anchor_codes
-from ...semantic.anchors import Anchors
+from ...semantic.anchors import Anchors, weighed_alike
 from ...semantic.inspection import Inspection, Vocabulary, inspect
+from ...semantic.widths import names_of, parts_of
 from ...semantic.word_map import draw_word_map
-from ..family import Family, text_parts
+from ..family import Family, tokenizer_of
 from ..folders import embedding_folder
 from ..learning.composing import word_composition
 from ..text.encoder import load_anchors, token_embeddings
@@ -53,17 +54,22 @@ def chosen_word(clip: CLIP, name: str, concept: Concept | None, node: str) -> Co
     UserError
         When none is chosen, or the file is missing, broken, or of another family.
     """
-    width = Family.of(node, clip=clip).text_encoders[0].width
+    family = Family.of(node, clip=clip)
     if concept is not None:
         if concept.vectors is None:
             raise UserError(f"{node}: the concept {quoted(concept.name)} has not been learned yet; connect a training.")
+        if concept.vectors.shape[1] != sum(family.widths.values()):
+            raise UserError(
+                f"{node}: the concept {quoted(concept.name)} was not learned for {family.name}, whose text encoder is "
+                "connected to `clip`; connect that of the training."
+            )
         return concept
     if name == NO_EMBEDDING:
         raise UserError(f"{node} has no word yet; choose a file in `embedding`, or connect `concept`.")
     path = folder_paths.get_full_path("embeddings", name)
     if path is None:
         raise UserError(f"{node}: there is no embedding {quoted(name)} in models/embeddings; choose one that is there.")
-    return read_concept(Path(path), width)
+    return read_concept(Path(path), family.widths)
 
 
 def inspect_word(
@@ -80,6 +86,7 @@ def inspect_word(
     -------
     inspection : Inspection
     picture : Tensor (1, h, w, 3), float32 in [0, 1]
+        One for each text encoder.
     report : Report
         A row for each vector.
 
@@ -99,16 +106,23 @@ def inspect_word(
                 "`superclass`, or leave `model` unconnected."
             )
         composition = word_composition(model, clip, word.vectors, noun, anchors, INSPECT_NODE)
-    vocabulary = _vocabulary(clip)
-    found = dataclasses.replace(inspect(word.vectors, nouns, vocabulary, own), composition=composition)
+    looks, pictures = [], []
+    widths = Family.of(INSPECT_NODE, clip=clip).widths
+    for which, (part, dictionary, encoder) in enumerate(
+        zip(parts_of(word.vectors, widths), nouns.parts(), names_of(widths), strict=True)
+    ):
+        vocabulary = _vocabulary(clip, which)
+        looks.append(inspect(part, dictionary, vocabulary, own, encoder))
+        pictures.append(draw_word_map(part, dictionary, vocabulary.vectors, f"{word.name} {encoder}".strip()))
+    found = Inspection.of(looks, composition)
     rows: list[Mapping[str, Any]] = [
-        {"vector": number, **dataclasses.asdict(facts)} for number, facts in enumerate(found.vectors, 1)
+        {"vector": number, **dataclasses.asdict(facts)} for number, facts in found.numbered()
     ]
     summary: dict[str, Any] = {"verdict": found.verdict, "usual norm": found.usual_norm}
     if composition is not None:
         summary |= {"composition": composition.score, "takes": composition.takes}
     report = Report("embedding", {}, {"name": word.name, "anchors": nouns.words}, summary=summary, rows=rows)
-    return found, draw_word_map(word.vectors, nouns, vocabulary.vectors, word.name), report
+    return found, torch.cat(pictures), report
 
 
 def adjust_word(
@@ -142,21 +156,25 @@ def adjust_word(
             raise UserError(f"{ADJUST_NODE}: {name} is {share:g}; give a share from 0 to 1.")
     noun = superclass.strip() or word.superclass
     nouns, own = _nouns(clip, anchors, noun, ADJUST_NODE)
-    codes = anchor_codes(word.vectors, nouns, own)
-    points = codes @ nouns.vectors
-    norm = float((nouns.vectors[own] if own is not None else points.mean(0)).norm())
     name = check_name(filename.strip() or f"{word.name}-adjusted", "filename")
     if name.casefold() == word.name.casefold():
         raise UserError(f"{ADJUST_NODE}: filename is that of the word itself, which is kept; choose another name.")
+    repaired, weights = [], []
+    for part, dictionary in zip(parts_of(word.vectors, nouns.widths), nouns.parts(), strict=True):
+        codes = anchor_codes(part, dictionary, own)
+        points = codes @ dictionary.vectors
+        norm = float((dictionary.vectors[own] if own is not None else points.mean(0)).norm())
+        repaired.append(adjusted(part, points, strength, norm, norm_strength))
+        weights.append(dictionary.weights(codes.mean(0)))
     metadata = {
         **word.metadata, "adjusted_from": word.name, "adjusted_strength": str(strength),
-        "adjusted_norm": str(norm_strength), "anchors": anchors_to_text(nouns.weights(codes.mean(0))),
+        "adjusted_norm": str(norm_strength), "anchors": anchors_to_text(weighed_alike(weights)),
         MAKER_KEY: __version__,
     }  # fmt: skip
-    vectors = adjusted(word.vectors, points, strength, norm, norm_strength)
-    repaired = Concept(name, noun, vectors, metadata, num_vectors=len(vectors))
-    write_concept(repaired, embedding_folder() / f"{name}.safetensors")
-    return repaired
+    vectors = torch.cat(repaired, dim=1)
+    concept = Concept(name, noun, vectors, metadata, num_vectors=len(vectors), widths=nouns.widths)
+    write_concept(concept, embedding_folder() / f"{name}.safetensors")
+    return concept
 
 
 def _nouns(clip: CLIP, anchors: Anchors | None, superclass: str, node: str) -> tuple[Anchors, int | None]:
@@ -175,8 +193,8 @@ def _nouns(clip: CLIP, anchors: Anchors | None, superclass: str, node: str) -> t
     return merged, merged.token_ids.index(own.token_ids[0])
 
 
-def _vocabulary(clip: CLIP) -> Vocabulary:
-    """Whole words of the text encoder."""
-    names = text_parts(clip)[1].inv_vocab
+def _vocabulary(clip: CLIP, which: int) -> Vocabulary:
+    """Whole words of a text encoder."""
+    names = tokenizer_of(clip).inv_vocab
     whole = [index for index, name in names.items() if name.endswith(WORD_END) and name[:-4].isalpha()]
-    return Vocabulary(["".join(read_letters([names[i]])) for i in whole], token_embeddings(clip, whole))
+    return Vocabulary(["".join(read_letters([names[i]])) for i in whole], token_embeddings(clip, whole, which))

@@ -7,7 +7,7 @@ travels with the positive conditioning, the settings with the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +17,15 @@ import node_helpers
 import torch
 
 from ... import logger
+from ...basics.errors import UserError, quoted
 from ...boxes.layout import Layout
 from ...spatial.guidance import guide_latents
 from ...spatial.settings import GuidanceConfig
 from ..computing import resident
 from ..family import BlockId, Family
 from ..sampling.hook import SamplerStart, UpdateObserver, set_hooks
-from ..text.spans import find_spans
+from ..text.known_prompt import KnownPrompt
+from ..text.spans import find_spans, together
 from .objective import REGIONS_KEY, AttentionObjective, Region
 
 if TYPE_CHECKING:
@@ -70,19 +72,23 @@ def apply_layout_guidance(
     layout: Layout,
     config: GuidanceConfig,
     on_step: Observer | None = None,
+    conditioning: list | None = None,
 ) -> tuple[ModelPatcher, list]:
     """Encode a prompt and make a model whose sampling moves each phrase into its box.
 
     Parameters
     ----------
     model : ModelPatcher
-        Stable Diffusion 1. Not changed.
+        Not changed.
     text : str
         The prompt. Every phrase of the layout must occur in it.
     layout : Layout
         May be empty.
     on_step : callable, optional
         Receives a `GuidanceRecord` after every guided step.
+    conditioning : CONDITIONING, optional
+        The prompt, encoded already by the same `clip`, by one of its text encoders alone, or joined to other prompts;
+        None encodes it here.
 
     Returns
     -------
@@ -94,18 +100,16 @@ def apply_layout_guidance(
     Raises
     ------
     UserError
-        When the model or text encoder is not supported, or a phrase is not in the prompt.
+        When the model or text encoder is not supported, a phrase is not in the prompt, or the prompt is not in the
+        conditioning.
     """
     family = Family.of(NODE_NAME, model, clip)
     spans = find_spans(clip, text, layout.phrases, NODE_NAME)
-    regions = tuple(
-        Region(span.phrase, span.placeholder if config.span == "placeholder" and span.placeholder else span.tokens, box)
-        for span, box in zip(spans, layout.boxes, strict=True)
-    )
-    positive = clip.encode_from_tokens_scheduled(clip.tokenize(text))
-    if not regions:
+    parts = [span.learned if config.span == "placeholder" and span.placeholder else span.by_encoder for span in spans]
+    positive = clip.encode_from_tokens_scheduled(clip.tokenize(text)) if conditioning is None else conditioning
+    if not spans:
         logger.warning("%s: the layout has no box, so nothing is guided.", NODE_NAME)
-    active = config.is_active and bool(regions)
+    active = config.is_active and bool(spans)
     guided = (resident(model) if active else model).clone()
     # A model that was guided before is guided anew, not twice.
     guided.remove_wrappers_with_key(_WRAPPERS.PREPARE_SAMPLING, _KEY)
@@ -115,7 +119,41 @@ def apply_layout_guidance(
     blocks = family.blocks(guided.model.diffusion_model, config.blocks)
     set_hooks(guided, guidance=_LayoutGuidance(config, blocks, on_step))
     guided.add_wrapper_with_key(_WRAPPERS.PREPARE_SAMPLING, _KEY, _reserve_memory)
+    if conditioning is not None:
+        return guided, _with_regions_found(clip, text, conditioning, parts, layout)
+    regions = tuple(
+        Region(span.phrase, together(tokens), box) for span, tokens, box in zip(spans, parts, layout.boxes, strict=True)
+    )
     return guided, node_helpers.conditioning_set_values(positive, {REGIONS_KEY: regions})
+
+
+def _with_regions_found(
+    clip: CLIP, text: str, conditioning: list, parts: Sequence[Sequence[Sequence[int]]], layout: Layout
+) -> list:
+    """Return a conditioning with the layout wherever it holds the prompt.
+
+    Raises
+    ------
+    UserError
+        When it does nowhere.
+    """
+    known, found = KnownPrompt.of(clip, text, NODE_NAME), False
+    entries = []
+    for encoded, options in conditioning:
+        places = [known.positions_in(encoded, part) for part in parts]
+        regions = tuple(
+            Region(phrase, tokens, box)
+            for phrase, tokens, box in zip(layout.phrases, places, layout.boxes, strict=True)
+            if tokens
+        )
+        found = found or bool(regions)
+        entries.append([encoded, {**options, REGIONS_KEY: regions} if regions else options])
+    if not found:
+        raise UserError(
+            f"{NODE_NAME}: `conditioning` is not {quoted(text)} encoded by the same text encoder; give the node the "
+            "`text` and `clip` that it was made of, or leave `conditioning` unconnected."
+        )
+    return entries
 
 
 def _reserve_memory(executor: Any, model: ModelPatcher, noise_shape: Any, *args: Any, **kwargs: Any) -> Any:

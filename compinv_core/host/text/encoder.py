@@ -11,8 +11,9 @@ import comfy.model_management
 import torch
 
 from ...basics.errors import UserError, quoted
+from ...learning.condition import Condition
 from ...semantic.anchors import Anchors
-from ..family import text_parts
+from ..family import Family, text_encoders, tokenizer_of
 from .listening import Token
 
 if TYPE_CHECKING:
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 
 def word_token_ids(clip: CLIP, word: str) -> tuple[int, ...]:
     """Return the token ids of one or more words, without start and end; brackets and colons mean themselves."""
-    _, tokenizer = text_parts(clip)
-    return tuple(tokenizer.tokenizer(word)["input_ids"][1:-1])
+    return tuple(tokenizer_of(clip).tokenizer(word)["input_ids"][1:-1])
 
 
 def load_anchors(clip: CLIP, words: Sequence[str]) -> Anchors:
@@ -36,7 +36,7 @@ def load_anchors(clip: CLIP, words: Sequence[str]) -> Anchors:
     Returns
     -------
     Anchors
-        A noun of several tokens is the mean of its tokens.
+        A noun of several tokens is the mean of its tokens; several text encoders' embeddings stand side by side.
 
     Raises
     ------
@@ -53,61 +53,75 @@ def load_anchors(clip: CLIP, words: Sequence[str]) -> Anchors:
     ids = list(found)
     flat = token_embeddings(clip, [i for group in ids for i in group])
     vectors = torch.stack([part.mean(0) for part in flat.split([len(group) for group in ids])])
-    return Anchors(tuple(found.values()), vectors, tuple(ids))
+    return Anchors(tuple(found.values()), vectors, tuple(ids), Family.of("The text encoder", clip=clip).widths)
 
 
-def token_embeddings(clip: CLIP, ids: Sequence[int]) -> torch.Tensor:
+def token_embeddings(clip: CLIP, ids: Sequence[int], which: int | None = None) -> torch.Tensor:
     """Return the input embeddings of n tokens.
+
+    Parameters
+    ----------
+    which : int, optional
+        Position of a text encoder, for its part alone.
 
     Returns
     -------
     Tensor (n, D), float32, CPU; a normal tensor, also when called in inference mode
+        Those of several text encoders side by side.
     """
-    text_model, _ = text_parts(clip)
     comfy.model_management.load_models_gpu([clip.patcher])
+    encoders = text_encoders(clip) if which is None else text_encoders(clip)[which : which + 1]
     with torch.inference_mode(False), torch.no_grad():
         rows = torch.tensor(list(ids), device=clip.patcher.load_device)
-        return text_model.transformer.get_input_embeddings()(rows, out_dtype=torch.float32).cpu()
+        tables = [encoder.model(clip).transformer.get_input_embeddings() for encoder in encoders]
+        parts = [table(rows, out_dtype=torch.float32).cpu() for table in tables]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
-def encode_chunk(clip: CLIP, tokens: Sequence[Token], weights: Sequence[float]) -> torch.Tensor:
+def encode_chunk(clip: CLIP, lines: Sequence[tuple[Sequence[Token], Sequence[float]]]) -> Condition:
     """Return the conditioning of one chunk, as the host encodes it, with gradients where the vectors have them.
 
     Parameters
     ----------
     clip : CLIP
         Loaded.
-    tokens : sequence of int or Tensor (D,), of length 77
-        Token ids, and vectors in the place of tokens.
-    weights : sequence of float, of length 77
+    lines : sequence of (tokens, weights), both of length 77
+        For each text encoder: token ids, with vectors (D,) in the place of tokens, and what the host weighs them by.
 
     Returns
     -------
-    Tensor (1, 77, D), float32
+    Condition
+        Of one picture.
     """
-    text_model: Any = text_parts(clip)[0]
     model = clip.cond_stage_model
     model.reset_clip_options()
     if clip.layer_idx is not None:
         model.set_clip_options({"layer": clip.layer_idx})
     model.set_clip_options({"execution_device": clip.patcher.load_device})
-    if all(weight == 1.0 for weight in weights):
-        # Stays on the text encoder's device, where the host's function for weights moves the result off it.
-        return text_model([list(tokens)])[0]
-    return text_model.encode_token_weights([list(zip(tokens, weights, strict=True))])[0]
+    encoders = text_encoders(clip)
+    encoded = [_encoded(e.model(clip), *line) for e, line in zip(encoders, lines, strict=True)]
+    parts = [tokens for tokens, _ in encoded]
+    pooled = [pooled for encoder, (_, pooled) in zip(encoders, encoded, strict=True) if encoder.gives_pooled]
+    return Condition(parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1), pooled[0] if pooled else None)
+
+
+def as_conditioning(condition: Condition) -> list:
+    """Return the host's CONDITIONING of a condition of one picture."""
+    options = {} if condition.pooled is None else {"pooled_output": condition.pooled.detach().cpu()}
+    return [[condition.tokens.detach().cpu(), options]]
 
 
 @contextmanager
 def text_encoder_gradients(clip: CLIP) -> Iterator[None]:
-    """Let a gradient pass through the host's text encoder while the block runs.
+    """Let a gradient pass through the host's text encoders while the block runs.
 
-    Its layers add in place to the tensor that their layer norms have saved for backward. Hooks give the norms a copy of
-    their input instead; values do not change, and the hooks are taken off in the end.
+    Their layers add in place to the tensor that their layer norms have saved for backward. Hooks give the norms a copy
+    of their input instead; values do not change, and the hooks are taken off in the end.
     """
-    layers: Any = text_parts(clip)[0].transformer.text_model.encoder.layers
     hooks = [
         norm.register_forward_pre_hook(lambda module, inputs: (inputs[0].clone(), *inputs[1:]))
-        for layer in layers
+        for encoder in text_encoders(clip)
+        for layer in encoder.layers(clip)
         for norm in (layer.layer_norm1, layer.layer_norm2)
     ]
     try:
@@ -115,3 +129,14 @@ def text_encoder_gradients(clip: CLIP) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _encoded(
+    text_model: Any, tokens: Sequence[Token], weights: Sequence[float]
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    if all(weight == 1.0 for weight in weights):
+        # Stays on the text encoder's device, where the host's function for weights moves the result off it.
+        encoded, pooled = text_model([list(tokens)])[:2]
+        return encoded, pooled
+    encoded, pooled = text_model.encode_token_weights([list(zip(tokens, weights, strict=True))])[:2]
+    return encoded, pooled

@@ -14,7 +14,7 @@ import comfy.sd1_clip
 import torch
 
 from ...basics.errors import quoted
-from ..family import TextEncoder
+from ..family import Family, TextEncoder, families_of_width
 
 if TYPE_CHECKING:
     from comfy.sd1_clip import SDTokenizer
@@ -56,6 +56,7 @@ class Listener:
         Ordinary text, without emphasis, and the embeddings that it found; their word ids count from 1.
     """
 
+    family: Family
     encoder: TextEncoder
     original: SDTokenizer
     vectors: Mapping[str, torch.Tensor]
@@ -97,12 +98,14 @@ class Listener:
             if found.dim() > 2 and found.shape[1:-1].numel() != 1:
                 raise ValueError(f"its tensor has the shape {tuple(found.shape)}")
             self.words.append((self.name, found.reshape(-1, found.shape[-1])))
-        if fault := _fault(self.name, found, self.encoder.width, self.tokenizer):
+        if fault := _fault(self.name, found, self.family, self.encoder, self.tokenizer):
             self.dropped.append(fault)
         return found, name, rest
 
 
-def _fault(name: str, found: torch.Tensor | None, width: int, tokenizer: SDTokenizer) -> DroppedWord | None:
+def _fault(
+    name: str, found: torch.Tensor | None, family: Family, encoder: TextEncoder, tokenizer: SDTokenizer
+) -> DroppedWord | None:
     """Say why an embedding takes no effect, or spoils the prompt; None where it is sound."""
     if found is None:
         path = _file_of(name, tokenizer)
@@ -114,10 +117,11 @@ def _fault(name: str, found: torch.Tensor | None, width: int, tokenizer: SDToken
         return DroppedWord(name, "no file of that name is in the embeddings folder", cure)
     if not found.numel():
         return DroppedWord(name, "its file holds no vector", "train it again")
-    if found.shape[-1] != width:
-        return DroppedWord(
-            name, f"it is {found.shape[-1]} wide and this text encoder {width}", "take one that was made for this model"
-        )
+    if found.shape[-1] != encoder.width:
+        reason = f"it is {found.shape[-1]} wide and this text encoder {encoder.width}"
+        if makers := families_of_width(found.shape[-1]):
+            reason += f" (the word is one of {makers[0]}, the prompt of {family.name})"
+        return DroppedWord(name, reason, f"take one that was made for {family.name}")
     if not torch.isfinite(found.float()).all():
         return DroppedWord(name, "its file holds NaN or infinity, which spoils the whole picture", "train it again")
     return None

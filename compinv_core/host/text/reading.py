@@ -17,6 +17,7 @@ import torch
 
 from ... import logger
 from ...basics.errors import UserError, quoted
+from ...semantic.widths import parts_of
 from ..family import Family, TextEncoder
 from .listening import DroppedWord, Listener, Token
 
@@ -92,10 +93,9 @@ class PromptReading:
 
     @cached_property
     def dropped(self) -> tuple[DroppedWord, ...]:
-        """What no text encoder can use, each once."""
-        first, *others = (reading.dropped for reading in self.encoders)
-        names = [{word.name for word in dropped} for dropped in others]
-        return tuple(word for word in dict.fromkeys(first) if all(word.name in known for known in names))
+        """What a text encoder cannot use, each once."""
+        words = [word for reading in self.encoders for word in reading.dropped]
+        return tuple({word.name: word for word in reversed(words)}.values())
 
     @property
     def names(self) -> list[str]:
@@ -143,17 +143,22 @@ def read_prompt(
     node_name : str
         Opens the sentence about a text that the host fails at.
     vectors : mapping of str to Tensor (k, D), optional
-        Embeddings that have no file, by the name that stands behind ``embedding:``.
+        Embeddings that have no file, by the name that stands behind ``embedding:``; D as in `Family.widths`.
 
     Raises
     ------
     UserError
         When the host's tokenizer or encoder would end with an error of its own.
     """
-    encoders = Family.of(node_name, clip=clip).text_encoders
+    family = Family.of(node_name, clip=clip)
+    encoders = family.text_encoders
     listening = copy.copy(clip)
     listening.tokenizer = copy.copy(clip.tokenizer)
-    listeners = [Listener(encoder, encoder.tokenizer(clip), vectors or {}) for encoder in encoders]
+    given = {name: parts_of(tensor, family.widths) for name, tensor in (vectors or {}).items()}
+    listeners = [
+        Listener(family, encoder, encoder.tokenizer(clip), {name: parts[index] for name, parts in given.items()})
+        for index, encoder in enumerate(encoders)
+    ]
     for encoder, listener in zip(encoders, listeners, strict=True):
         setattr(listening.tokenizer, encoder.attribute, listener.tokenizer)
     try:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...basics.errors import UserError, quoted
+from ...learning.condition import Condition
 from ...semantic.context import Surroundings
+from ...semantic.widths import parts_of
 from ...words.sentences import beside_nouns, split_template, with_class
 from ..family import Family
 from .encoder import encode_chunk, word_token_ids
@@ -25,29 +27,32 @@ _PLACE = "{}"
 
 @dataclass(frozen=True, eq=False)
 class Sentence:
-    """A sentence that fits into one chunk of the text encoder.
+    """A sentence that fits into one chunk of the text encoders.
 
     Parameters
     ----------
-    tokens : tuple of Token, length 77
-    weights : tuple of float, length 77
+    lines : tuple of (tuple of Token, tuple of float), both of length 77
+        For each text encoder its tokens and their weights.
     place : tuple of int
         Positions of the learned vectors.
     end : int
         Position behind the last of its own tokens.
     """
 
-    tokens: tuple[Token, ...]
-    weights: tuple[float, ...]
+    lines: tuple[tuple[tuple[Token, ...], tuple[float, ...]], ...]
     place: tuple[int, ...] = ()
     end: int = 0
 
-    def encode(self, clip: CLIP, vectors: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the conditioning (1, 77, D), float32, of the sentence with vectors (k, D) in their place."""
-        tokens = list(self.tokens)
-        for position, vector in zip(self.place, () if vectors is None else vectors, strict=True):
-            tokens[position] = vector
-        return encode_chunk(clip, tokens, self.weights)
+    def encode(self, clip: CLIP, vectors: torch.Tensor | None = None) -> Condition:
+        """Return the condition of one picture by the sentence with vectors (k, D) in their place."""
+        parts = [()] * len(self.lines) if vectors is None else parts_of(vectors, Family.of("", clip=clip).widths)
+        lines = []
+        for (tokens, weights), part in zip(self.lines, parts, strict=True):
+            filled = list(tokens)
+            for position, vector in zip(self.place, part, strict=True):
+                filled[position] = vector
+            lines.append((filled, weights))
+        return encode_chunk(clip, lines)
 
 
 class TemplateEncoder:
@@ -78,8 +83,7 @@ class TemplateEncoder:
         input_name: str = "custom_templates",
     ) -> None:
         self._clip = clip
-        (encoder,) = Family.of(input_name, clip=clip).text_encoders
-        place = {_PLACE: torch.zeros(num_vectors, encoder.width)}
+        place = {_PLACE: torch.zeros(num_vectors, sum(Family.of(input_name, clip=clip).widths.values()))}
         self.sentences: list[Sentence] = []
         for template in templates:
             before, after = split_template(with_class(template, superclass), input_name)
@@ -96,18 +100,14 @@ class TemplateEncoder:
         """Tokens of each sentence between start and end, the learned vectors among them."""
         return [sentence.end - 1 for sentence in self.sentences]
 
-    def __call__(self, index: int, vectors: torch.Tensor) -> torch.Tensor:
-        """Return the conditioning of one sentence.
+    def __call__(self, index: int, vectors: torch.Tensor) -> Condition:
+        """Return the condition of one picture by a sentence.
 
         Parameters
         ----------
         index : int
             Of the template.
         vectors : Tensor (k, D), float32
-
-        Returns
-        -------
-        Tensor (1, 77, D), float32
         """
         return self.sentences[index].encode(self._clip, vectors)
 
@@ -131,7 +131,11 @@ def read_surroundings(
         behind = first + num_vectors + (noun if "{class}" in template else 0)
         before = range(1, first)
         places.append(([*before, *range(behind, sentence.end)], [*before, *range(first + noun, reference.end)]))
-    return Surroundings(encoder, cache(lambda index: references[index].encode(clip)), places)
+    return Surroundings(
+        lambda index, vectors: encoder(index, vectors).tokens,
+        cache(lambda index: references[index].encode(clip).tokens),
+        places,
+    )
 
 
 def read_sentence(clip: CLIP, text: str, input_name: str) -> Sentence:
@@ -154,10 +158,20 @@ def _read(
     """Return the first chunk of a text, and how many tokens are beyond it."""
     reading = read_prompt(clip, text, input_name, place)
     reading.require_all(input_name, f"the sentence {quoted(shown)}", "the sentence")
-    (encoded,) = reading.encoders
+    first, *others = reading.encoders
+    if any(
+        [position for position, _ in each.content] != [position for position, _ in first.content] for each in others
+    ):
+        raise UserError(
+            f"{input_name}: {quoted(shown)} has an embedding with more vectors in one text encoder than in "
+            "another; leave it out."
+        )
     # Vectors of files were read in the host's inference mode, which a gradient does not pass.
     with torch.inference_mode(False):
-        tokens = tuple(token.clone() if isinstance(token, torch.Tensor) else token for token in encoded.chunks[0])
-    positions = [position for e in encoded.embeddings if e.name in place for position in e.positions]
-    sentence = Sentence(tokens, encoded.weights[0], tuple(positions), len(encoded.content) + 1)
-    return sentence, len(encoded.content) + 2 - len(encoded.chunks[0])
+        lines = tuple(
+            (tuple(t.clone() if isinstance(t, torch.Tensor) else t for t in each.chunks[0]), each.weights[0])
+            for each in reading.encoders
+        )
+    positions = [position for e in first.embeddings if e.name in place for position in e.positions]
+    sentence = Sentence(lines, tuple(positions), len(first.content) + 1)
+    return sentence, len(first.content) + 2 - len(first.chunks[0])

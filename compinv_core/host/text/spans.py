@@ -30,17 +30,29 @@ Search = tuple[list[list[Token]], list[list[Place]]]
 class PhraseSpan:
     """Where a phrase's tokens are in the encoded prompt.
 
+    Positions are those of the encoded prompt's token axis (77 per chunk), ascending.
+
     Parameters
     ----------
-    tokens : tuple of int
-        Positions of all its tokens, in the encoded prompt's token axis (77 per chunk), ascending.
-    placeholder : tuple of int
-        Those of them that are learned vectors; empty where the phrase has no embedding.
+    by_encoder : tuple of tuple of int
+        For each text encoder, positions of all tokens of the phrase; none where that one does not have it.
+    learned : tuple of tuple of int
+        Those of them that are learned vectors; none where the phrase has no embedding.
     """
 
     phrase: str
-    tokens: tuple[int, ...]
-    placeholder: tuple[int, ...]
+    by_encoder: tuple[tuple[int, ...], ...]
+    learned: tuple[tuple[int, ...], ...]
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Positions of its tokens in any text encoder."""
+        return together(self.by_encoder)
+
+    @property
+    def placeholder(self) -> tuple[int, ...]:
+        """Positions of its learned vectors in any text encoder."""
+        return together(self.learned)
 
 
 def find_spans(clip: CLIP, prompt: str, phrases: Sequence[str], node_name: str) -> tuple[PhraseSpan, ...]:
@@ -72,16 +84,17 @@ def find_spans(clip: CLIP, prompt: str, phrases: Sequence[str], node_name: str) 
     spans: dict[str, PhraseSpan] = {}
     taken: list[set[int]] = [set() for _ in reading.encoders]
     for phrase in sorted(phrases, key=lambda phrase: -len(wanted[phrase][0][0])):
-        found: list[Place] = []
+        found: list[list[Place]] = []
         for tokens, line, known in zip(*wanted[phrase], taken, strict=True):
-            places = _occurrences(tokens, line, known)
-            known.update(position for position, _ in places)
-            found += places
-        if not found:
+            found.append(_occurrences(tokens, line, known))
+            known.update(position for position, _ in found[-1])
+        if not any(found):
             raise UserError(_not_found(phrase, prompt, phrases, node_name))
-        positions = sorted({position for position, _ in found})
-        vectors = sorted({position for position, token in found if isinstance(token, torch.Tensor)})
-        spans[phrase] = PhraseSpan(phrase, tuple(positions), tuple(vectors))
+        spans[phrase] = PhraseSpan(
+            phrase,
+            tuple(tuple(sorted(position for position, _ in places)) for places in found),
+            tuple(tuple(sorted(p for p, token in places if isinstance(token, torch.Tensor))) for places in found),
+        )
     return tuple(spans[phrase] for phrase in phrases)
 
 
@@ -95,6 +108,11 @@ def read_phrase(clip: CLIP, phrase: str, node_name: str) -> PromptReading:
     reading = read_prompt(clip, phrase, node_name)
     _require_all(reading, phrase, node_name)
     return reading
+
+
+def together(parts: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Return the positions of several text encoders, each once, ascending."""
+    return tuple(sorted({position for part in parts for position in part}))
 
 
 def _require_all(reading: PromptReading, phrase: str, node_name: str) -> None:

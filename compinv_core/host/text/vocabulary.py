@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...basics.errors import UserError, listed, quoted
-from ..family import text_parts
+from ..family import tokenizer_of
 from .encoder import token_embeddings, word_token_ids
 
 if TYPE_CHECKING:
@@ -28,11 +28,17 @@ WORD_END = "</w>"
 
 
 class NearestToken:
-    """Finds the vocabulary token whose embedding has the largest cosine similarity with a vector."""
+    """Finds the vocabulary token whose embedding in a text encoder has the largest cosine with a vector.
 
-    def __init__(self, clip: CLIP) -> None:
-        self._names = text_parts(clip)[1].inv_vocab
-        self._unit = torch.nn.functional.normalize(token_embeddings(clip, range(len(self._names))), dim=-1)
+    Parameters
+    ----------
+    which : int
+        Position of the text encoder.
+    """
+
+    def __init__(self, clip: CLIP, which: int = 0) -> None:
+        self._names = tokenizer_of(clip).inv_vocab
+        self._unit = torch.nn.functional.normalize(token_embeddings(clip, range(len(self._names)), which), dim=-1)
 
     def __call__(self, vector: torch.Tensor) -> tuple[str, float]:
         """Return the token's text and the cosine for a vector (D,)."""
@@ -41,9 +47,9 @@ class NearestToken:
         return "".join(read_letters([self._names[best]])), float(cosine[best])
 
 
-def usual_norm(clip: CLIP) -> float:
-    """Return the mean length of the vocabulary's embeddings that are not zero."""
-    norms = token_embeddings(clip, range(len(text_parts(clip)[1].inv_vocab))).norm(dim=1)
+def usual_norm(clip: CLIP, which: int = 0) -> float:
+    """Return the mean length of the vocabulary's embeddings in a text encoder that are not zero."""
+    norms = token_embeddings(clip, range(len(tokenizer_of(clip).inv_vocab)), which).norm(dim=1)
     return float(norms[norms > 0].mean())
 
 
@@ -80,7 +86,7 @@ def check_known_word(clip: CLIP, word: str, input_name: str) -> None:
     ------
     UserError
     """
-    names = text_parts(clip)[1].inv_vocab
+    names = tokenizer_of(clip).inv_vocab
     for part in re.split(r"[\s'’-]+", unicodedata.normalize("NFC", word)):
         tokens = [names[i] for i in word_token_ids(clip, part)]
         runs = re.findall(r"[^\W\d_]+", part)
@@ -101,7 +107,7 @@ def _is_word(clip: CLIP, letters: str) -> bool:
     if pieces == 1 or (pieces <= _MOST_PIECES and len(letters) >= _LEAST_MEAN_PIECE * pieces):
         return True
     wanted = _triples(letters)
-    new = len(wanted - _known_triples(text_parts(clip)[1].inv_vocab.values()))
+    new = len(wanted - _known_triples(tokenizer_of(clip).inv_vocab.values()))
     return bool(re.search("[aeiouy]", _plain(letters))) and new <= max(1, len(wanted) // _LARGEST_NEW_SHARE)
 
 

@@ -40,10 +40,12 @@ def pictures() -> Iterator[list[Any]]:
 
 
 def one_pass(session: Any) -> torch.Tensor:
+    from compinv_core.learning.condition import Condition
+
     generator = torch.Generator().manual_seed(0)
     latents, noise = torch.randn(2, 1, 4, 8, 8, generator=generator)
     context = torch.randn(1, 77, 768, generator=generator)
-    return session.denoise(latents, noise, torch.tensor([500]), context)[0]
+    return session.denoise(latents, noise, torch.tensor([500]), Condition(context))[0]
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

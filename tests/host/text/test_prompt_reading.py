@@ -254,8 +254,8 @@ def test_templates_are_encoded_as_prompts(clip: Any, template: str) -> None:
     prompt = template.replace("{}", "embedding:old ", 1)
     with torch.inference_mode():
         (expected, _), *_ = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
-        torch.testing.assert_close(TemplateEncoder(clip, [template], 2, "cat")(0, vectors(2)), expected)
-        torch.testing.assert_close(read_sentence(clip, prompt, "class_prompt").encode(clip), expected)
+        torch.testing.assert_close(TemplateEncoder(clip, [template], 2, "cat")(0, vectors(2)).tokens, expected)
+        torch.testing.assert_close(read_sentence(clip, prompt, "class_prompt").encode(clip).tokens, expected)
 
 
 def test_emphasis_and_embeddings_in_templates_leave_the_vectors_their_gradient(clip: Any) -> None:
@@ -265,7 +265,7 @@ def test_emphasis_and_embeddings_in_templates_leave_the_vectors_their_gradient(c
     encoder = TemplateEncoder(clip, ["a ({}:1.2) and embedding:fox,red fox"], 2, "cat")
     learned = vectors(2).requires_grad_(True)
     with text_encoder_gradients(clip):
-        encoder(0, learned).square().sum().backward()
+        encoder(0, learned).tokens.square().sum().backward()
     assert learned.grad is not None and learned.grad.abs().sum(1).gt(0).all()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from compinv_core.learning.condition import Condition
 from compinv_core.learning.encoded import Encoded
 from compinv_core.learning.inversion import ClassData, Inversion, InversionData, Subject
 from compinv_core.learning.settings import InversionConfig
@@ -50,15 +51,15 @@ def test_every_taking_is_another_sample_of_the_posterior() -> None:
 def test_a_batch_takes_photos_and_class_pictures_so() -> None:
     seen: list[torch.Tensor] = []
 
-    def denoise(x: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, context: torch.Tensor) -> tuple:
+    def denoise(x: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, condition: Condition) -> tuple:
         seen.append(x)
-        return x * context.mean(), noise
+        return x * condition.tokens.mean(), noise
 
     spread = torch.full((4, 1, 1, 1), 0.5)
     data = InversionData(LATENTS, spread=spread, mirrored=True)
-    pictures = ClassData(LATENTS + 10, torch.ones(1, 77, 3), spread=spread, mirrored=True)
+    pictures = ClassData(LATENTS + 10, Condition(torch.ones(1, 77, 3)), spread=spread, mirrored=True)
     token = LearnedToken(torch.ones(1, 3))
-    subject = Subject(token, data, lambda index, vectors: vectors.expand(1, 77, 3), pictures)
+    subject = Subject(token, data, lambda index, vectors: Condition(vectors.expand(1, 77, 3)), pictures)
     config = CustomDiffusionConfig(preset="official_2024", batch_size=2)
     Inversion(config, [subject], 10, denoise).loss(0, generator())
     draws = generator()

@@ -11,6 +11,7 @@ import torch
 from compinv_core.basics.errors import UserError
 from compinv_core.basics.settings import fingerprint
 from compinv_core.learning.concept import Concept
+from compinv_core.learning.condition import Condition
 from compinv_core.learning.inversion import Inversion, InversionData, Subject, reconstruction_loss
 from compinv_core.learning.settings import InversionConfig
 from compinv_core.semantic.anchors import Anchors, anchor_mean
@@ -34,11 +35,11 @@ def a_task(with_anchors: bool = True, mask: bool = False, num_vectors: int = 1, 
     weights = torch.tensor([1.0, 0.5, 0.0, 0.0]).reshape(1, 1, 2, 2).repeat(3, 1, 1, 1) if mask else None
     initial = torch.randn(num_vectors, WIDTH, generator=generator)
 
-    def denoise(x: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, context: torch.Tensor) -> tuple:
-        return x + context[:, 0, :4].reshape(-1, 4, 1, 1) * (1 + t.view(-1, 1, 1, 1) / 10), noise
+    def denoise(x: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, condition: Condition) -> tuple:
+        return x + condition.tokens[:, 0, :4].reshape(-1, 4, 1, 1) * (1 + t.view(-1, 1, 1, 1) / 10), noise
 
-    def encode(index: int, vectors: torch.Tensor) -> torch.Tensor:
-        return vectors.sum(0).reshape(1, 1, WIDTH).expand(1, 77, WIDTH) * (1 + index / 10)
+    def encode(index: int, vectors: torch.Tensor) -> Condition:
+        return Condition(vectors.sum(0).reshape(1, 1, WIDTH).expand(1, 77, WIDTH) * (1 + index / 10))
 
     recoder = AnchorRecoder(ANCHORS, 0, num_vectors, config.recoder_settings()) if with_anchors else None
     token = LearnedToken(initial, recoder, config.reduction)
@@ -119,7 +120,11 @@ def test_mask_changes_what_is_learned() -> None:
 def test_the_context_loss_joins_the_others_without_another_draw_of_theirs() -> None:
     plain, kept = a_task(context_weight=0.25), a_task(context_weight=0.25)
     (subject,) = kept.subjects
-    words = Surroundings(subject.encode, lambda index: torch.ones(1, 77, WIDTH), [([0, 5], [0, 5])])
+    words = Surroundings(
+        lambda index, vectors: subject.encode(index, vectors).tokens,
+        lambda index: torch.ones(1, 77, WIDTH),
+        [([0, 5], [0, 5])],
+    )
     kept.subjects = (dataclasses.replace(subject, surroundings=words),)
     before, after = (task.loss(0, torch.Generator().manual_seed(5)) for task in (plain, kept))
     assert set(after.parts) - set(before.parts) == {"context"} and "context" not in before.parts

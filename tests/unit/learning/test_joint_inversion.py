@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from compinv_core.learning.condition import Condition
 from compinv_core.learning.inversion import ClassData, Inversion, InversionData, Subject
 from compinv_core.learning.tuning_settings import CustomDiffusionConfig
 from compinv_core.semantic.anchors import Anchors
@@ -27,12 +28,12 @@ def a_task(
     scale = torch.nn.Parameter(torch.ones(1))
     seen: list[torch.Tensor] = []
 
-    def denoise(x: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, context: torch.Tensor) -> tuple:
+    def denoise(x: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, condition: Condition) -> tuple:
         seen.append(x)
-        return scale * (x + context[:, 0, :4].reshape(-1, 4, 1, 1)), noise
+        return scale * (x + condition.tokens[:, 0, :4].reshape(-1, 4, 1, 1)), noise
 
-    def encode(index: int, vectors: torch.Tensor) -> torch.Tensor:
-        return vectors.sum(0).reshape(1, 1, WIDTH).expand(1, 77, WIDTH)
+    def encode(index: int, vectors: torch.Tensor) -> Condition:
+        return Condition(vectors.sum(0).reshape(1, 1, WIDTH).expand(1, 77, WIDTH))
 
     subjects = []
     for index in range(number):
@@ -40,7 +41,9 @@ def a_task(
         token = LearnedToken(torch.full((1, WIDTH), float(index)), recoder, config.reduction)
         # The latents of concept i hold i, those of its class -i - 1.
         data = InversionData(torch.full((3, 4, 2, 2), float(index)))
-        pictures = ClassData(torch.full((5, 4, 2, 2), -1.0 - index), torch.zeros(1, 77, WIDTH)) if prior else None
+        pictures = (
+            ClassData(torch.full((5, 4, 2, 2), -1.0 - index), Condition(torch.zeros(1, 77, WIDTH))) if prior else None
+        )
         subjects.append(Subject(token, data, encode, pictures))
     return Inversion(config, subjects, 10, denoise, {"scale": scale}), seen
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from compinv_core.learning.condition import Condition
 from compinv_core.learning.inversion import Inversion, InversionData, Subject
 from compinv_core.learning.settings import InversionConfig
 from compinv_core.learning.together import Request, Together
@@ -43,13 +44,13 @@ class Denoiser:
     def __init__(self) -> None:
         self.sizes: list[int] = []
 
-    def __call__(self, x: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, context: torch.Tensor) -> tuple:
+    def __call__(self, x: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, condition: Condition) -> tuple:
         self.sizes.append(len(x))
-        return torch.tanh(x + context[:, 0, :4].reshape(-1, 4, 1, 1)) * (1 + t.view(-1, 1, 1, 1) / 10), noise
+        return torch.tanh(x + condition.tokens[:, 0, :4].reshape(-1, 4, 1, 1)) * (1 + t.view(-1, 1, 1, 1) / 10), noise
 
 
-def encode(index: int, vectors: torch.Tensor) -> torch.Tensor:
-    return vectors.sum(0).reshape(1, 1, WIDTH).expand(1, 77, WIDTH) * (1 + index / 10)
+def encode(index: int, vectors: torch.Tensor) -> Condition:
+    return Condition(vectors.sum(0).reshape(1, 1, WIDTH).expand(1, 77, WIDTH) * (1 + index / 10))
 
 
 def a_word(
@@ -66,7 +67,11 @@ def a_word(
     token = LearnedToken(initial, recoder, config.reduction, config.bounds)
     around = None
     if config.context_weight:
-        around = Surroundings(encode, lambda index: torch.ones(1, 77, WIDTH) + index, [([0], [1]), ([2, 3], [4, 5])])
+        around = Surroundings(
+            lambda index, vectors: encode(index, vectors).tokens,
+            lambda index: torch.ones(1, 77, WIDTH) + index,
+            [([0], [1]), ([2, 3], [4, 5])],
+        )
     data = InversionData(latents, weights, spread=spread)
     return Inversion(config, [Subject(token, data, encode, surroundings=around)], 10, denoise)
 
@@ -103,15 +108,16 @@ def spoil(task: Inversion, factor: Callable[[int], float]) -> None:
 
     def request(batch: int, generator: torch.Generator) -> Request:
         drawn = draw(batch, generator)
-        return replace(drawn, latents=drawn.latents * factor(batch))
+        (asked,) = drawn.asked
+        return replace(drawn, asked=[replace(asked, latents=asked.latents * factor(batch))])
 
     task.request = request  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(("begins", "factor", "kept"), [(25, float("nan"), 21), (80, 1e6, 61)])
 def test_a_word_that_comes_apart_ends_at_its_last_sound_vectors(begins: int, factor: float, kept: int) -> None:
-    def denoise(x: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, context: torch.Tensor) -> tuple:
-        return x + context[:, 0, :4].reshape(-1, 4, 1, 1), noise
+    def denoise(x: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, condition: Condition) -> tuple:
+        return x + condition.tokens[:, 0, :4].reshape(-1, 4, 1, 1), noise
 
     def tasks() -> list[Inversion]:
         made = [a_word(number, denoise, {"steps": 120, "seed": number}, 1, True, False) for number in range(3)]

@@ -1,0 +1,89 @@
+"""A prompt found again in conditionings: joined to others, weighed, or given to one of several text encoders only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from ...semantic.widths import Widths, parts_of
+from ..family import Family
+
+if TYPE_CHECKING:
+    from comfy.sd import CLIP
+
+# Encodings of one text differ by rounding, and by as much as a weight of 1.01 does; those of different words by more.
+_SAME_ENCODING = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class KnownPrompt:
+    """A prompt as the text encoders give it.
+
+    Parameters
+    ----------
+    encodings : tuple of Tensor (1, T, D)
+        Several where the text encoders change over the sampling.
+    widths : Widths
+        Of the text encoders' parts.
+    chunk : int
+        Tokens of a chunk.
+    """
+
+    encodings: tuple[torch.Tensor, ...]
+    widths: Widths
+    chunk: int
+
+    @classmethod
+    def of(cls, clip: CLIP, text: str, node_name: str) -> KnownPrompt:
+        """Encode a prompt as the host's text encode node does."""
+        family = Family.of(node_name, clip=clip)
+        encodings = tuple(entry[0] for entry in clip.encode_from_tokens_scheduled(clip.tokenize(text)))
+        return cls(encodings, family.widths, family.text_encoders[0].context_length)
+
+    def offsets_in(self, encoded: torch.Tensor | None) -> tuple[int | None, ...]:
+        """Return for each text encoder at which position a conditioning (B, T, D) holds the prompt, None for nowhere.
+
+        The position is behind others where prompts were concatenated.
+        """
+        if encoded is None:
+            return (None,) * len(self.widths)
+        known = zip(*(parts_of(encoding, self.widths) for encoding in self.encodings), strict=True)
+        return tuple(
+            self._offset(part, wanted) for part, wanted in zip(parts_of(encoded, self.widths), known, strict=True)
+        )
+
+    def positions_in(self, encoded: torch.Tensor | None, parts: Sequence[Sequence[int]]) -> tuple[int, ...] | None:
+        """Return where tokens of the prompt stand in a conditioning; None where it does not hold the prompt.
+
+        Parameters
+        ----------
+        parts : sequence of sequences of int
+            For each text encoder the positions of the tokens in the prompt.
+
+        Returns
+        -------
+        tuple of int
+            Ascending; those of several text encoders together.
+        """
+        offsets = self.offsets_in(encoded)
+        if all(offset is None for offset in offsets):
+            return None
+        found = {
+            offset + token
+            for offset, tokens in zip(offsets, parts, strict=True)
+            if offset is not None
+            for token in tokens
+        }
+        return tuple(sorted(found))
+
+    def _offset(self, encoded: torch.Tensor, known: Sequence[torch.Tensor]) -> int | None:
+        for encoding in known:
+            for offset in range(0, encoded.shape[1] - encoding.shape[1] + 1, self.chunk):
+                part = encoded[:, offset : offset + encoding.shape[1]]
+                wanted = encoding.to(part).expand_as(part)
+                if (part - wanted).norm() <= _SAME_ENCODING * wanted.norm():
+                    return offset
+        return None
