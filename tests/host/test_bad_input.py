@@ -91,7 +91,7 @@ GUIDE: graph.Prompt = {
 OTHER_MASK = {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 64, "height": 96}}
 NAN_LATENT = {"class_type": "LoadLatent", "inputs": {"latent": "nan.latent"}}
 NAN_PICTURE = {"class_type": "VAEDecode", "inputs": {"samples": ["nan", 0], "vae": ["checkpoint", 2]}}
-SDXL = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sdxl.safetensors"}}
+REFINER = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "refiner.safetensors"}}
 
 
 def folder(name: str) -> dict:
@@ -135,7 +135,7 @@ CASES = {
     "images of different sizes": train("images .*size", {"images": folder("two-sizes")}),
     "mask of another size": train("mask .*64x96", {"mask": OTHER_MASK}, mask=["mask", 0]),
     "picture of NaN": train("images .*NaN", {"nan": NAN_LATENT, "images": NAN_PICTURE}),
-    "SDXL model for training": train("model .*Stable Diffusion 1", {"other": SDXL}, model=["other", 0]),
+    "refiner for training": train("model .*Stable Diffusion 1", {"other": REFINER}, model=["other", 0]),
     "phrase that is not in the prompt": guide("phrase .*a cat", text="a dog and a ball"),
     "embedding that is not there": Case(
         GUIDE,
@@ -145,7 +145,7 @@ CASES = {
             "CompInvLayoutFromBoxes": {"phrases": "embedding:nowhere cat"},
         },
     ),
-    "SDXL model for guidance": guide("model .*Stable Diffusion 1", {"other": SDXL}, model=["other", 0]),
+    "refiner for guidance": guide("model .*Stable Diffusion 1", {"other": REFINER}, model=["other", 0]),
     "box outside the picture": layout("bboxes", bboxes={"__value__": [[{**BOX, "x": 100}]]}),
     "box without an area": layout("bboxes", bboxes={"__value__": [[{**BOX, "width": 0}]]}),
     "more phrases than boxes": layout("phrases", phrases="a cat\na ball"),

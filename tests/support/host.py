@@ -26,19 +26,29 @@ def start() -> Path:
     return base
 
 
-@functools.cache
-def load(kind: str = "tiny") -> tuple[Any, Any, Any]:
-    """Return (MODEL, CLIP, VAE) of a random SD1 checkpoint, as CheckpointLoaderSimple would.
+def load_anew(kind: str = "tiny") -> tuple[Any, Any, Any]:
+    """Return (MODEL, CLIP, VAE) of a random checkpoint, as CheckpointLoaderSimple would; CLIP may be None.
 
-    The objects are shared by all tests of a process: clone before patching, and leave them as they were.
+    One of the larger kinds takes about a gigabyte, until nothing holds it.
     """
     base = start()
     import comfy.sd
 
     model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(
-        str(checkpoints.build(kind)), embedding_directory=[str(base / "models" / "embeddings")]
+        str(checkpoints.build(kind)),
+        embedding_directory=[str(base / "models" / "embeddings")],
+        te_model_options=checkpoints.text_options(kind),
     )
     return model, clip, vae
+
+
+@functools.cache
+def load(kind: str = "tiny") -> tuple[Any, Any, Any]:
+    """Return what `load_anew` does, once per process.
+
+    The objects are shared by all tests of a process: clone before patching, and leave them as they were.
+    """
+    return load_anew(kind)
 
 
 @functools.cache

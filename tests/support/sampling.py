@@ -12,9 +12,9 @@ from . import host
 PROMPT = "a cat and a ball"
 
 
-def encode(text: str = PROMPT) -> list:
-    """CONDITIONING of a prompt, as CLIPTextEncode makes it."""
-    _, clip, _ = host.load("tiny")
+def encode(text: str = PROMPT, clip: Any = None) -> list:
+    """CONDITIONING of a prompt, as CLIPTextEncode makes it; by default with the tiny checkpoint's CLIP."""
+    clip = clip or host.load("tiny")[1]
     with torch.inference_mode():
         return clip.encode_from_tokens_scheduled(clip.tokenize(text))
 
@@ -25,9 +25,17 @@ def noise_like(batch: int = 1, height: int = 8, width: int = 8, seed: int = 5) -
 
 
 def sample(
-    model: Any, positive: list, noise: torch.Tensor | None = None, sampler: str = "euler", **options: Any
+    model: Any,
+    positive: list,
+    noise: torch.Tensor | None = None,
+    sampler: str = "euler",
+    clip: Any = None,
+    **options: Any,
 ) -> torch.Tensor:
-    """Sample four steps without classifier-free guidance, unless `options` say otherwise."""
+    """Sample four steps without classifier-free guidance, unless `options` say otherwise.
+
+    The empty negative prompt is encoded with `clip`, by default the tiny checkpoint's.
+    """
     import comfy.sample
 
     noise = noise_like() if noise is None else noise
@@ -41,7 +49,7 @@ def sample(
             sampler,
             settings.pop("scheduler"),
             positive,
-            encode(""),
+            encode("", clip),
             settings.pop("latent_image"),
             disable_pbar=True,
             seed=11,

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from support import checkpoints
 from support.server import ComfyServer
 
 Prompt = dict[str, dict[str, Any]]
@@ -112,10 +111,9 @@ def test_bad_widgets_get_a_sentence_and_the_server_goes_on(
 
 
 def test_bad_connections_get_a_sentence(server: ComfyServer) -> None:
-    server.add_checkpoint(checkpoints.build("sdxl"), "sdxl.safetensors")
     Image.new("RGB", (32, 32)).save(server.base / "input" / "mask.png")
     prompt = training_prompt(name="never", model=["8", 0])
-    prompt["8"] = node("CheckpointLoaderSimple", ckpt_name="sdxl.safetensors")
+    prompt["8"] = node("CheckpointLoaderSimple", ckpt_name="refiner.safetensors")
     assert "only Stable Diffusion 1" in server.run(prompt).error
     prompt = training_prompt(name="never", mask=["8", 0])
     prompt["8"] = node("LoadImageMask", image="mask.png", channel="red")

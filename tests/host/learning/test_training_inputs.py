@@ -70,15 +70,15 @@ def test_bad_input_gets_a_sentence_at_once(
     assert time.monotonic() - start < 20 and not (tmp_path / "run").exists()
 
 
-def test_sdxl_gets_a_sentence(loaded: Loaded) -> None:
+def test_an_unsupported_model_gets_a_sentence(loaded: Loaded) -> None:
     import comfy.sd
 
     from compinv_core.basics.errors import UserError
 
-    sdxl = comfy.sd.load_checkpoint_guess_config(str(checkpoints.build("sdxl")), output_clip=False)[0]
+    refiner = comfy.sd.load_checkpoint_guess_config(str(checkpoints.build("refiner")), output_clip=False)[0]
     _, clip, vae = loaded
     with pytest.raises(UserError, match="only Stable Diffusion 1"):
-        train((sdxl, clip, vae), short_config(steps=1))
+        train((refiner, clip, vae), short_config(steps=1))
 
 
 def test_a_stranger_embedding_of_the_same_name_is_refused_first(loaded: Loaded, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_dreambooth_survives_the_hosts_checkpoint(server: ComfyServer) -> None:
 
 
 BAD_INPUTS = [
-    ({"model": ["wrong", 0]}, {"wrong": node("CheckpointLoaderSimple", ckpt_name="sdxl.safetensors")},
+    ({"model": ["wrong", 0]}, {"wrong": node("CheckpointLoaderSimple", ckpt_name="refiner.safetensors")},
      "only Stable Diffusion 1"),
     ({"class_images": ["wrong", 0]}, {"wrong": node("EmptyImage", width=72, height=64, batch_size=2, color=0)},
      "class_images are 72x64"),

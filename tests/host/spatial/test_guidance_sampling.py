@@ -216,7 +216,7 @@ def test_unsupported_models_are_refused(core) -> None:
 
     _, clip, _ = host.load("tiny")
     other, *_ = comfy.sd.load_checkpoint_guess_config(
-        str(checkpoints.build("sdxl")), output_vae=False, output_clip=False
+        str(checkpoints.build("refiner")), output_vae=False, output_clip=False
     )
     with pytest.raises(UserError, match="connect `model` to a checkpoint of Stable Diffusion 1") as caught:
         core.apply_layout_guidance(other, clip, PROMPT, core.two_boxes, core.strong)

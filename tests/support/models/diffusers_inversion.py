@@ -61,7 +61,7 @@ class DiffusersInversion:
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000
         )
         tokenizer = CLIPTokenizer.from_pretrained(str(locations.HOST / "comfy" / "sd1_tokenizer"))
-        self.sentences = [_token_ids(tokenizer, sentence) for sentence in sentences]
+        self.sentences = [token_ids(tokenizer, sentence, tokenizer.pad_token_id) for sentence in sentences]
         self.text_encoder.resize_token_embeddings(VOCABULARY + 1, mean_resizing=False)
         self.table = self.text_encoder.get_input_embeddings().weight
         with torch.no_grad():
@@ -106,12 +106,13 @@ class DiffusersInversion:
         return float(loss.detach())
 
 
-def _token_ids(tokenizer, sentence: str) -> torch.Tensor:
+def token_ids(tokenizer, sentence: str, pad: int) -> torch.Tensor:
+    """Tokens (1, 77) of a sentence with the new token, whose id is the first behind the vocabulary, for ``{}``."""
     before, after = sentence.split("{}")
     head = tokenizer(before.strip())["input_ids"][:-1]
     tail = tokenizer(after.strip())["input_ids"][1:]
     ids = [*head, VOCABULARY, *tail]
-    return torch.tensor([ids + [tokenizer.pad_token_id] * (77 - len(ids))])
+    return torch.tensor([ids + [pad] * (77 - len(ids))])
 
 
 def _unet(kind: str, weights: dict[str, torch.Tensor]):

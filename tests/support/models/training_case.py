@@ -16,7 +16,7 @@ from compinv_core.learning.settings import InversionConfig
 from compinv_core.learning.tuning_settings import CustomDiffusionConfig, DreamBoothConfig
 from compinv_core.training.events import Event
 
-from .. import checkpoints, host
+from .. import host
 
 SIZE = 64
 Loaded = tuple[Any, Any, Any]
@@ -70,16 +70,10 @@ def default_tuning(method: str, **settings: Any) -> Case:
 
 
 @functools.cache
-def load_as_executor() -> Loaded:
-    """Return MODEL, CLIP and VAE loaded as the executor does, in inference mode."""
-    base = host.start()
-    import comfy.sd
-
+def load_as_executor(kind: str = "tiny") -> Loaded:
+    """Return MODEL, CLIP and VAE of a random checkpoint, loaded as the executor does, in inference mode."""
     with torch.inference_mode():
-        model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(
-            str(checkpoints.build("tiny")), embedding_directory=[str(base / "models" / "embeddings")]
-        )
-    return model, clip, vae
+        return host.load_anew(kind)
 
 
 def train(
