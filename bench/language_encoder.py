@@ -1,4 +1,4 @@
-"""What a learned word meets in models whose text encoder is a language model; docs/decisions/language-encoders.md.
+"""What a learned word meets in models whose text encoder is a language model.
 
     .venv/bin/python bench/language_encoder.py
 
@@ -7,7 +7,7 @@ the widths small. The first table puts two learned vectors in a prompt and compa
 whole way of encoding in float32, and through its language model in float64, with central differences in float64. The
 second says at what a gradient through the diffusion transformer fails, and where its attention can be read. The third
 counts the parameters of the full-size models, which takes no memory, and what they weigh. The fourth says how the
-tokenizers cut the anchors.
+tokenizers cut the anchors. What follows is in docs/decisions/ahead/language-encoders.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""How a gradient passes diffusion transformers, and what shows their attention (docs/decisions/language-encoders.md).
+"""How a gradient passes diffusion transformers, and what shows their attention.
 
-No such model is supported yet; these are the facts of the host that the record builds on.
+No such model is supported yet; these are the facts of the host that
+docs/decisions/ahead/language-encoders.md builds on.
 """
 
 from __future__ import annotations

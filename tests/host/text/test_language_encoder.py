@@ -1,6 +1,7 @@
-"""A learned word as an input embedding of text encoders that are language models (docs/decisions/language-encoders.md).
+"""A learned word as an input embedding of text encoders that are language models.
 
-No such model is supported yet; these are the facts of the host that the record builds on.
+No such model is supported yet; these are the facts of the host that
+docs/decisions/ahead/language-encoders.md builds on.
 """
 
 from __future__ import annotations
