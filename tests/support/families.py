@@ -77,5 +77,4 @@ def stock_encoding(clip: Any, text: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 def parts_of(encoding: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Conditioning and pooled output of what `Sentence.encode` and `TemplateEncoder` return."""
-    context, pooled = encoding
-    return context, pooled
+    return encoding.tokens, encoding.pooled

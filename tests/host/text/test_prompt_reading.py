@@ -292,6 +292,6 @@ def test_templates_are_read_without_a_folder_of_embeddings(clip: Any) -> None:
     _, plain, _ = comfy.sd.load_checkpoint_guess_config(str(checkpoints.build("tiny")), output_vae=False)[:3]
     with torch.inference_mode():
         one, other = (
-            TemplateEncoder(each, ["a photo of {} asleep"], 2, "cat")(0, vectors(2)) for each in (clip, plain)
+            TemplateEncoder(each, ["a photo of {} asleep"], 2, "cat")(0, vectors(2)).tokens for each in (clip, plain)
         )
     assert torch.equal(one, other)
