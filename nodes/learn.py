@@ -165,7 +165,7 @@ def _tuning_schema(
                 "training and keeps them with the run.",
             ),
             *setting_inputs(ConceptPayload, "concept"),
-            *setting_inputs(kind, "training", "prior", "run", "memory", "lora", "hold"),
+            *setting_inputs(kind, "training", "prior", "run", "memory", "lora", "hold", "rank"),
         ],
         outputs=[
             io.Model.Output(
