@@ -10,7 +10,13 @@ from safetensors.torch import load_file, save_file
 
 from compinv_core.basics.errors import UserError
 from compinv_core.learning.embedding_file import MAKER_KEY
-from compinv_core.learning.lora_file import factor_lora, full_difference_lora, low_rank_factors, low_rank_lora, write_lora
+from compinv_core.learning.lora_file import (
+    factor_lora,
+    full_difference_lora,
+    low_rank_factors,
+    low_rank_lora,
+    write_lora,
+)
 
 
 def generator() -> torch.Generator:
