@@ -68,7 +68,8 @@ class TrainCustomDiffusion(io.ComfyNode):
             "Learns a word for your own thing, and the keys and values of the model's cross-attention. Writes the "
             "embedding file NAME and the LoRA file NAME when done; model is the trained model for this graph.",
             ["custom diffusion", "multi-concept customization", "cross attention", "fine-tune"],
-            "The full difference of the model, for Save LoRA Weights. The file NAME in models/loras holds the same.",
+            "The full difference of the model, or the factors that train_rank trained, for Save LoRA Weights. The file "
+            "NAME in models/loras holds the same.",
         )
 
     @classmethod
@@ -87,7 +88,8 @@ class TrainDreamBooth(io.ComfyNode):
             "Learns a word for your own thing, and the whole diffusion model. Writes the embedding file NAME when "
             "done; keep model with Save Checkpoint, or its low-rank form with Save LoRA Weights.",
             ["dreambooth", "fine-tune", "full finetune", "train checkpoint"],
-            "The trained difference at rank lora_rank, an ordinary LoRA, for Save LoRA Weights.",
+            "The trained difference at rank lora_rank, or the factors that train_rank trained: an ordinary LoRA, for "
+            "Save LoRA Weights.",
         )
 
     @classmethod
@@ -165,7 +167,7 @@ def _tuning_schema(
                 "training and keeps them with the run.",
             ),
             *setting_inputs(ConceptPayload, "concept"),
-            *setting_inputs(kind, "training", "prior", "run", "memory", "lora", "hold"),
+            *setting_inputs(kind, "training", "prior", "run", "memory", "lora", "hold", "rank"),
         ],
         outputs=[
             io.Model.Output(

@@ -6,23 +6,27 @@ choice of `blocks`, and the weights that each method trains. Everything else ask
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import comfy.model_sampling
 import comfy.supported_models
+import comfy.utils
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock, SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel, Upsample
 
 from ..basics.errors import UserError
 from ..semantic.widths import Widths
+from ..training.memory import SD1_ACTIVATIONS, SDXL_ACTIVATIONS, Activations
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.sd import CLIP
     from comfy.sd1_clip import SDClipModel, SDTokenizer
+
+_WEIGHT = ".weight"
 
 BlockId = tuple[str, int]
 """A UNet block as the host names it: ("input", 4), ("middle", 0), ("output", 3)."""
@@ -82,6 +86,11 @@ class Family:
         The cross-attention blocks behind each choice of `blocks`, in the order of execution.
     trained_weights : mapping of str to callable (name of a parameter) -> bool
         Weights of the diffusion network by what a method trains: "nothing", "keys and values", "everything".
+    activations : Activations
+        What a step of training keeps.
+    lora_names : {"diffusers", "network"}
+        Whose names of the UNet's modules the most read LoRA files of the family have (those of kohya's sd-scripts):
+        diffusers' for Stable Diffusion 1, the network's own for Stable Diffusion XL.
     size_conditioning : bool
         Whether the UNet is told the picture's size and crop.
     others : tuple of type
@@ -93,6 +102,8 @@ class Family:
     text_encoders: tuple[TextEncoder, ...]
     block_choices: Mapping[str, Callable[[UNetModel], list[BlockId]]]
     trained_weights: Mapping[str, Callable[[str], bool]]
+    activations: Activations
+    lora_names: Literal["diffusers", "network"]
     size_conditioning: bool = False
     others: tuple[type, ...] = ()
 
@@ -167,6 +178,17 @@ class Family:
         if not chosen:
             raise UserError(f"This model has no cross-attention in the blocks {choice!r}; choose other `blocks`.")
         return tuple(chosen)
+
+    def lora_modules(self, unet_config: Mapping[str, Any], layers: Iterable[str]) -> dict[str, str]:
+        """Return what LoRA files call layers of a UNet, by the layers' names in the network; see `lora_names`.
+
+        `unet_config` is the host's description of the UNet.
+        """
+        names = {}
+        if self.lora_names == "diffusers":
+            pairs = comfy.utils.unet_to_diffusers(unet_config).items()
+            names = {own.removesuffix(_WEIGHT): name.removesuffix(_WEIGHT) for name, own in pairs}
+        return {layer: names.get(layer, layer) for layer in layers}
 
     def _has_model(self, model: ModelPatcher) -> bool:
         config = getattr(model.model, "model_config", None)
@@ -267,6 +289,8 @@ SD1 = Family(
     (TextEncoder("clip_l", "clip_l", 768),),
     _BLOCKS,
     _TRAINED,
+    SD1_ACTIVATIONS,
+    "diffusers",
 )
 SD2 = Family(
     "Stable Diffusion 2",
@@ -274,6 +298,8 @@ SD2 = Family(
     (TextEncoder("clip_h", "clip_h", 1024),),
     _BLOCKS,
     _TRAINED,
+    SD1_ACTIVATIONS,
+    "diffusers",
     others=(comfy.supported_models.SD21UnclipL, comfy.supported_models.SD21UnclipH, comfy.supported_models.LotusD),
 )
 SDXL = Family(
@@ -282,6 +308,8 @@ SDXL = Family(
     (TextEncoder("clip_l", "clip_l", 768), TextEncoder("clip_g", "clip_g", 1280, gives_pooled=True)),
     _BLOCKS,
     _TRAINED,
+    SDXL_ACTIVATIONS,
+    "network",
     size_conditioning=True,
 )
 FAMILIES = (SD1, SD2, SDXL)

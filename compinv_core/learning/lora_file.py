@@ -1,7 +1,8 @@
 """What a training changed in the diffusion model, as a LoRA file that ComfyUI's own loaders read.
 
 A file of *full* differences holds ``<weight>.diff`` and gives the trained model again, bit for bit. A *low-rank* file
-holds two thin factors for every matrix, the best approximation of the difference at that rank.
+holds two thin factors for every matrix: the best approximation of the difference at that rank, or those that were
+trained themselves, which give the trained model again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from .embedding_file import MAKER_KEY
 
 NETWORK_PREFIX = "diffusion_model."
 
+_LORA_PREFIX = "lora_unet_"
 _WEIGHT, _BIAS = ".weight", ".bias"
 # Random directions beside those wanted, and passes over the matrix: Halko, Martinsson and Tropp (2011), section 4.
 _OVERSAMPLING = 8
@@ -64,6 +66,31 @@ def low_rank_lora(differences: Iterable[tuple[str, torch.Tensor]], rank: int, se
             lora[f"{module}.lora_up.weight"] = up.reshape(*up.shape, *(1 for _ in kernel)).contiguous()
             lora[f"{module}.lora_down.weight"] = down.reshape(-1, *difference.shape[1:]).contiguous()
             lora[f"{module}.alpha"] = torch.tensor(float(up.shape[1]))
+    return lora
+
+
+def factor_lora(
+    factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]], names: Mapping[str, str]
+) -> dict[str, torch.Tensor]:
+    """Name trained factors as most programs read them, ``lora_unet_<layer, with underscores>.lora_up.weight``.
+
+    Parameters
+    ----------
+    factors : mapping of str to (Tensor, Tensor)
+        ``down`` (r, in, k, k) and ``up`` (out, r, 1, 1), or (r, in) and (out, r), by the layers' names in the network.
+    names : mapping of str to str
+        What the files of the family call these layers.
+
+    Returns
+    -------
+    dict of str to Tensor
+        ``lora_up``, ``lora_down`` and ``alpha``, which is the rank, of every layer.
+    """
+    lora: dict[str, torch.Tensor] = {}
+    for layer, (down, up) in factors.items():
+        name = _LORA_PREFIX + names[layer].replace(".", "_")
+        lora[f"{name}.lora_up.weight"], lora[f"{name}.lora_down.weight"] = up.contiguous(), down.contiguous()
+        lora[f"{name}.alpha"] = torch.tensor(float(len(down)))
     return lora
 
 

@@ -11,6 +11,7 @@ from ..semantic.hold import SPHERE, Hold
 from ..semantic.recoding import RecoderSettings
 from ..semantic.sparse_coding import CODERS
 from ..training.loop import LoopSettings
+from ..training.low_rank import LowRank
 from ..words.sentences import TEMPLATES, split_template
 from .hold_settings import HoldSettings
 from .methods import TEXTUAL_INVERSION, Method
@@ -36,6 +37,7 @@ class InversionConfig(HoldSettings):
     gradient_checkpointing: ClassVar[bool] = False
     gradient_accumulation: ClassVar[int] = 1
     lora_rank: ClassVar[int] = 0
+    train_rank: ClassVar[int] = 0
 
     steps: int = setting(
         1000,
@@ -196,6 +198,11 @@ class InversionConfig(HoldSettings):
     def token_rate(self) -> float:
         """The learning rate of the token vectors."""
         return self.token_learning_rate or self.learning_rate
+
+    @property
+    def low_rank(self) -> LowRank | None:
+        """The factors that the diffusion model is trained by; None where its weights are trained themselves."""
+        return LowRank(self.train_rank, self.seed) if self.train_rank else None
 
     @property
     def is_official(self) -> bool:

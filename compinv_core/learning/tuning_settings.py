@@ -75,6 +75,19 @@ class TuningConfig(InversionConfig):
         optional=True,
         group=_MEMORY,
     )
+    train_rank: int = setting(
+        0,
+        "whole number",
+        "Rank of the training itself. 0 trains whole weights. Above 0 two thin factors of this rank are trained for "
+        "every matrix and convolution, which takes a small part of the memory; lora is then these very factors, and "
+        "model what a LoRA loader makes of them. 16 is usual, with about ten times the learning_rate. The paper has no "
+        "such form",
+        within=(0, 4096),
+        rare=True,
+        optional=True,
+        later=True,
+        group="rank",
+    )
 
 
 @dataclass(frozen=True)
@@ -105,7 +118,7 @@ class DreamBoothConfig(TuningConfig):
         32,
         "whole number",
         "Rank that the output lora cuts the trained difference down to. Higher is nearer to the trained model and a "
-        "larger file. The paper has no such form",
+        "larger file. No effect where train_rank is above 0. The paper has no such form",
         within=(1, 4096),
         rare=True,
         optional=True,

@@ -9,10 +9,29 @@ from .optimizers import STATE_BYTES
 
 _GIGABYTE = 1e9
 _FLOAT32_BYTES = 4
-# For every cell of a latent. Stable Diffusion 1.5 saves 116,000 numbers for backward, and with gradient checkpointing
-# 10,000 and one block's; the rest is for gradients in passing and for what the kernels need.
-_ACTIVATIONS_PER_CELL = 200_000
-_CHECKPOINTED_PER_CELL = 50_000
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Numbers that a network keeps for the backward pass, for every cell of a latent, rather too many than too few.
+
+    Attributes
+    ----------
+    whole : int
+        Of all layers.
+    checkpointed : int
+        With gradient checkpointing: the inputs of the blocks, and one block's inside.
+    """
+
+    whole: int
+    checkpointed: int
+
+
+# Stable Diffusion 1 saves 114,000 numbers of a cell, and 10,000 with gradient checkpointing beside one block's 10,000;
+# the rest is for gradients in passing and for what the kernels need.
+SD1_ACTIVATIONS = Activations(200_000, 50_000)
+# Stable Diffusion XL saves 210,000, and 9,000 beside one block's 23,000, since up to ten layers make a block.
+SDXL_ACTIVATIONS = Activations(370_000, 56_000)
 
 
 @dataclass(frozen=True)
@@ -22,7 +41,7 @@ class MemoryEstimate:
     Attributes
     ----------
     weights : float
-        Float32 copies of the trained weights, and their casts where the model computes in less.
+        Float32 copies of the trained weights, or their factors, and casts of these where the model computes in less.
     optimizer : float
         Its states.
     activations : float
@@ -74,9 +93,9 @@ def estimate_memory(
     Parameters
     ----------
     trained : int
-        Trained numbers.
+        Trained numbers: those of the weights, or of their factors.
     largest : int
-        Numbers in the largest trained weight; an optimiser holds an update of that size for a moment.
+        Numbers in the largest trained weight or factor; an optimiser holds an update of that size for a moment.
     optimizer : str
         One of `compinv_core.training.optimizers.OPTIMIZERS`.
     cast_bytes : int
@@ -95,15 +114,25 @@ def estimate_memory(
     )
 
 
-def activation_bytes(latent_shape: tuple[int, ...], number_bytes: int, checkpointing: bool) -> float:
+def activation_bytes(
+    latent_shape: tuple[int, ...], number_bytes: int, checkpointing: bool, per_cell: Activations = SD1_ACTIVATIONS
+) -> float:
     """Return about how many bytes the activations of a step take, rather too many than too few.
 
-    `latent_shape` is (batch, channels, h, w) of one forward pass, `number_bytes` those of a number that the model
-    computes in; with `checkpointing` activations are computed twice instead of kept.
+    Parameters
+    ----------
+    latent_shape : tuple of int
+        (batch, channels, h, w) of one forward pass.
+    number_bytes : int
+        Of a number that the model computes in.
+    checkpointing : bool
+        Whether activations are computed twice instead of kept.
+    per_cell : Activations
+        Of the kind of network.
     """
     batch, _, height, width = latent_shape
-    per_cell = _CHECKPOINTED_PER_CELL if checkpointing else _ACTIVATIONS_PER_CELL
-    return float(batch * height * width * per_cell * number_bytes)
+    numbers = per_cell.checkpointed if checkpointing else per_cell.whole
+    return float(batch * height * width * numbers * number_bytes)
 
 
 def _gigabytes(count: float) -> str:

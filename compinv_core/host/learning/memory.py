@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,10 @@ import torch
 
 from ... import logger
 from ...learning.settings import InversionConfig
-from ...training.memory import MemoryEstimate, activation_bytes, estimate_memory
-from ..family import inference_type
+from ...training.low_rank import factor_shapes
+from ...training.memory import Activations, MemoryEstimate, activation_bytes, estimate_memory
+from ..family import Family, inference_type
+from .trained_weights import low_rank_layers
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -33,25 +36,61 @@ def check_memory(
     ------
     UserError
     """
-    device, optimizer, checkpointing = model.load_device, config.optimizer, config.gradient_checkpointing
+    device = model.load_device
     comfy.model_management.load_models_gpu([model, clip.patcher], force_full_load=True)
+    per_cell = Family.of(config.method.node_name, model).activations
     compute = model.model.get_dtype_inference()
+    network, text_encoder = model.model.diffusion_model, clip.cond_stage_model
+    estimate = needed_memory(network, text_encoder, config, trains_weight, batch_shape, compute, per_cell)
+    free = _available(model, clip)
+    estimate.check(free, str(device), _cures(config, batch_shape[0]))
+    logger.info("%s needs about %s beside the models; %.1f GB are free on %s.",
+                config.method.node_name, estimate.description, free / 1e9, device)  # fmt: skip
+    return estimate
+
+
+def needed_memory(
+    network: torch.nn.Module,
+    text_encoder: torch.nn.Module,
+    config: InversionConfig,
+    trains_weight: Callable[[str], bool],
+    batch_shape: tuple[int, ...],
+    compute: torch.dtype,
+    per_cell: Activations,
+) -> MemoryEstimate:
+    """Return what a training needs beside the weights of its models, of which only the shapes and types count.
+
+    Parameters
+    ----------
+    trains_weight : callable (name of a parameter) -> bool
+        Which weights of the network are trained, themselves or by factors.
+    batch_shape : tuple of int
+        (batch, C, h, w) of one forward pass.
+    compute : torch.dtype
+        What the network computes in.
+    """
     sizes, frozen = [0], 0
-    for name, parameter in model.model.diffusion_model.named_parameters():
-        if trains_weight(name):
+    whole = trains_weight
+    if config.low_rank is not None:
+        whole = lambda name: False  # noqa: E731
+        for layer in low_rank_layers(network, trains_weight).values():
+            sizes += map(math.prod, factor_shapes(layer.weight.shape, config.low_rank.rank))
+    for name, parameter in network.named_parameters():
+        if whole(name):
             sizes.append(parameter.numel())
         elif parameter.dtype != compute:
             frozen += parameter.numel() * compute.itemsize
     # The text encoder computes in float32 while it passes gradients on.
     frozen += sum(parameter.numel() * torch.float32.itemsize
-                  for parameter in clip.cond_stage_model.parameters() if parameter.dtype != torch.float32)  # fmt: skip
-    activations = activation_bytes(batch_shape, compute.itemsize, checkpointing)
-    estimate = estimate_memory(sum(sizes), max(sizes), optimizer, compute.itemsize, frozen, activations)
-    free = _available(model, clip)
-    estimate.check(free, str(device), _cures(optimizer, checkpointing, batch_shape[0]))
-    logger.info("%s needs about %s beside the models; %.1f GB are free on %s.",
-                config.method.node_name, estimate.description, free / 1e9, device)  # fmt: skip
-    return estimate
+                  for parameter in text_encoder.parameters() if parameter.dtype != torch.float32)  # fmt: skip
+    activations = activation_bytes(batch_shape, compute.itemsize, config.gradient_checkpointing, per_cell)
+    return estimate_memory(sum(sizes), max(sizes), config.optimizer, compute.itemsize, frozen, activations)
+
+
+def step_activations(model: ModelPatcher, latent_shape: tuple[int, ...], checkpointing: bool) -> float:
+    """Return about how many bytes the activations of a step take; see `training.memory.activation_bytes`."""
+    per_cell = Family.of("The training", model).activations
+    return activation_bytes(latent_shape, inference_type(model).itemsize, checkpointing, per_cell)
 
 
 def pictures_at_once(model: ModelPatcher, clip: CLIP, picture_shape: tuple[int, ...]) -> int:
@@ -60,7 +99,7 @@ def pictures_at_once(model: ModelPatcher, clip: CLIP, picture_shape: tuple[int, 
     The other half is for what the estimate does not see.
     """
     comfy.model_management.load_models_gpu([model, clip.patcher], force_full_load=True)
-    one = activation_bytes((1, *picture_shape), inference_type(model).itemsize, False)
+    one = step_activations(model, (1, *picture_shape), False)
     return max(1, int(_available(model, clip) / 2 / one))
 
 
@@ -78,12 +117,14 @@ def _available(model: ModelPatcher, clip: CLIP) -> float:
     )
 
 
-def _cures(optimizer: str, checkpointing: bool, batch: int) -> str:
+def _cures(config: InversionConfig, batch: int) -> str:
     cures = ["use smaller images", "or train a method that changes less of the model"]
     if batch > 1:
         cures.insert(0, "lower batch_size")
-    if not checkpointing:
+    if not config.gradient_checkpointing:
         cures.insert(0, "turn gradient_checkpointing on")
-    if optimizer == "adamw":
+    if config.optimizer == "adamw":
         cures.insert(0, "choose the optimizer adafactor")
+    if not config.train_rank:
+        cures.insert(0, "set train_rank, which trains thin factors in the place of whole weights")
     return ", ".join(cures)

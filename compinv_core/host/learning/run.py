@@ -52,7 +52,7 @@ from .memory import check_memory
 from .photos import check_autoencoder, encode_photos, encode_spread, samples_posterior
 from .preview import PREVIEW, preview_of
 from .session import DiffusionSession, check_trainable, training_session
-from .trained_weights import TrainedWeights
+from .trained_weights import Weights
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -148,7 +148,7 @@ class InversionRun:
                 what = "the patched model is trained, and the result belongs on top of the same patches"
             logger.warning("%s: the model is patched, by a LoRA for example; %s.", config.method.node_name, what)
 
-    def learn(self, finish: Callable[[TrainedWeights], Outcome], on_event: Sink | None = None) -> Learned[Outcome]:
+    def learn(self, finish: Callable[[Weights], Outcome], on_event: Sink | None = None) -> Learned[Outcome]:
         """Train to the last step, continuing a saved run where there is one.
 
         Photos are encoded once, to the mean of the autoencoder's posterior; where it is sampled, with its spread.
@@ -164,9 +164,8 @@ class InversionRun:
         sink = everybody(*([on_event] if on_event else []), host_listener(), lambda event: told.append(event.sentence))
         encoded = self.encoded(sink)
         log_equivalent_weights(self._config, self._dictionaries[0])
-        opened = training_session(
-            self._model, self._clip, self.batch_shape(), self._trains(), self._config.gradient_checkpointing
-        )
+        trained = (self._trains(), self._config.gradient_checkpointing, self._config.low_rank)
+        opened = training_session(self._model, self._clip, self.batch_shape(), *trained)
         with opened as (session, clip), text_encoder_gradients(clip):
             task = self.task(session, clip, encoded)
             if self._config.preview_every:

@@ -16,13 +16,14 @@ import torch
 from ...basics.errors import UserError
 from ...learning.condition import Condition
 from ...spatial.attention import BlockAttention
-from ...training.memory import activation_bytes
+from ...training.low_rank import LowRank
 from ..computing import held_weights, resident
 from ..family import BlockId, Family, inference_type, predicts_velocity
 from ..inference import normalise_parameters, pytorch_attention_override
 from ..sampling.capture import AttentionCapture, CaptureComplete
 from .checkpointing import gradient_checkpointing
-from .trained_weights import TrainedWeights, trained_weights
+from .memory import step_activations
+from .trained_weights import Weights, trained_weights
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -43,11 +44,11 @@ class DiffusionSession:
     ----------
     model : ModelPatcher
         Loaded.
-    weights : TrainedWeights
-        Those of its weights that are trained.
+    weights : TrainedWeights or LowRankWeights
+        What is trained of it.
     """
 
-    def __init__(self, model: ModelPatcher, weights: TrainedWeights) -> None:
+    def __init__(self, model: ModelPatcher, weights: Weights) -> None:
         self.model, self.weights = model, weights
         self._network = model.model.diffusion_model
         self._sampling: Any = model.get_model_object("model_sampling")
@@ -176,6 +177,7 @@ def training_session(
     latent_shape: tuple[int, ...],
     trains_weight: Callable[[str], bool] = lambda name: False,
     checkpointing: bool = False,
+    low_rank: LowRank | None = None,
 ) -> Iterator[tuple[DiffusionSession, CLIP]]:
     """Open model and text encoder for gradients; afterwards the graph's objects give the same bits as before.
 
@@ -187,6 +189,8 @@ def training_session(
         Which weights of the diffusion network are trained; none by default.
     checkpointing : bool
         Compute the diffusion network's activations twice instead of keeping them.
+    low_rank : LowRank, optional
+        Train factors of those weights instead of the weights themselves.
 
     Yields
     ------
@@ -196,7 +200,7 @@ def training_session(
     """
     with torch.inference_mode(False), torch.enable_grad():
         model, clip = resident(model), _resident_clip(clip)
-        memory = int(activation_bytes(latent_shape, inference_type(model).itemsize, checkpointing))
+        memory = int(step_activations(model, latent_shape, checkpointing))
         comfy.model_management.load_models_gpu([model, clip.patcher], memory_required=memory, force_full_load=True)
         normalise_parameters(model.model)
         normalise_parameters(clip.cond_stage_model)
@@ -205,7 +209,7 @@ def training_session(
         try:
             network, dtype = model.model.diffusion_model, inference_type(model)
             with (
-                trained_weights(network, trains_weight, dtype) as weights,
+                trained_weights(network, trains_weight, dtype, low_rank) as weights,
                 held_weights(network, dtype, model.load_device),
                 held_weights(clip.cond_stage_model, torch.float32, clip.patcher.load_device),
                 gradient_checkpointing(network, checkpointing),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,30 +13,23 @@ from ... import logger
 from ...basics.atomic_file import check_writable, remove_leftovers
 from ...learning.concept import Concept, check_distinct_names
 from ...learning.embedding_file import check_replaceable, write_concept
-from ...learning.lora_file import (
-    NETWORK_PREFIX,
-    check_lora_replaceable,
-    full_difference_lora,
-    low_rank_lora,
-    write_lora,
-)
+from ...learning.lora_file import check_lora_replaceable, write_lora
 from ...learning.settings import InversionConfig
 from ...learning.together import Together
 from ...semantic.anchors import Anchors
-from ...training.events import Sink, everybody, reported
+from ...training.events import Sink, everybody
 from ...training.together import train_together
 from ..progress import host_listener, stop_if_asked
 from ..text.encoder import text_encoder_gradients
 from .memory import pictures_at_once
 from .run import InversionRun
 from .session import training_session
-from .trained_weights import TrainedWeights
+from .trained_weights import outcome_of
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.sd import CLIP, VAE
 
-Patches = dict[str, tuple]
 Tensors = dict[str, torch.Tensor]
 
 
@@ -51,7 +44,7 @@ class Places:
     embeddings : Path
         Folder of an embedding file ``NAME.safetensors`` for each concept, written in the end.
     lora : Path
-        File of the full difference of the model, for the methods that have one.
+        File of what was changed in the model, in full or as the factors that were trained, for the methods with one.
     """
 
     run: Path | None = None
@@ -101,7 +94,8 @@ class TrainingResult:
         ``loss``, ``reconstruction``, ``prior``, ``anchor``, ``composition`` and ``steady loss`` (of fixed noise), per
         step, resumed ones included, where they exist.
     lora : dict of str to Tensor
-        For the host's LORA_MODEL: the full difference, or its approximation; empty where only words are trained.
+        For the host's LORA_MODEL: the full difference, its approximation, or the factors that were trained; empty where
+        only words are.
     told : str
         What the person should know of the training, such as that it diverged; mostly empty.
     """
@@ -163,7 +157,7 @@ def train_concepts(
     places = places or Places()
     places.check(config, concepts)
     run = InversionRun(model, clip, vae, config, concepts, anchors, places.run)
-    learned = run.learn(lambda weights: _OUTCOMES[config.method.outcome](weights, config), on_event)
+    learned = run.learn(lambda weights: outcome_of(weights, config, model), on_event)
     patches, lora = learned.outcome
     # The large file first: where there is no room for it, the earlier pair of files stays whole.
     if places.lora is not None:
@@ -271,27 +265,3 @@ def learn_together(
             write_concept(word.concept, places.embedding(word.concept))
     places.clear()
     return learned
-
-
-def _nothing(weights: TrainedWeights, config: InversionConfig) -> tuple[Patches, Tensors]:
-    return {}, {}
-
-
-def _differences(weights: TrainedWeights, config: InversionConfig) -> tuple[Patches, Tensors]:
-    differences = weights.differences()
-    patches: Patches = {NETWORK_PREFIX + name: ("diff", (value,)) for name, value in differences.items()}
-    return patches, full_difference_lora(differences)
-
-
-def _values(weights: TrainedWeights, config: InversionConfig) -> tuple[Patches, Tensors]:
-    patches: Patches = {NETWORK_PREFIX + name: ("set", (value,)) for name, value in weights.values().items()}
-    return patches, low_rank_lora(
-        reported("cutting down to the rank", weights.differences().items(), host_listener()), config.lora_rank
-    )
-
-
-_OUTCOMES: dict[str, Callable[[TrainedWeights, InversionConfig], tuple[Patches, Tensors]]] = {
-    "nothing": _nothing,
-    "differences": _differences,
-    "values": _values,
-}

@@ -1,4 +1,4 @@
-"""The memory estimate: told before the first step, and above what the full-size network saves for backward."""
+"""The memory estimate: told before the first step, and above what full-size networks save for backward."""
 
 from __future__ import annotations
 
@@ -11,7 +11,23 @@ import torch
 from support import checkpoints, host
 from support.models.training_case import Loaded, short_tuning, tune
 
-LATENTS = (2, 4, 16, 16)
+# Stable Diffusion XL itself, on tensors without memory.
+SDXL: dict[str, Any] = dict(
+    channel_mult=[1, 2, 4],
+    num_res_blocks=[2, 2, 2],
+    transformer_depth=[0, 0, 2, 2, 10, 10],
+    transformer_depth_output=[0, 0, 0, 2, 2, 2, 10, 10, 10],
+    transformer_depth_middle=10,
+    context_dim=2048,
+    adm_in_channels=2816,
+    num_classes="sequential",
+    use_linear_in_transformer=True,
+    num_head_channels=64,
+    num_heads=-1,
+)
+SHAPES: dict[str, dict[str, Any]] = {"sd1": checkpoints.UNETS["full"], "sdxl": SDXL}
+CELLS = (16, 16)
+LATENTS = (2, 4, *CELLS)
 
 
 class EfficientAttention(torch.autograd.Function):
@@ -24,17 +40,29 @@ class EfficientAttention(torch.autograd.Function):
         return out
 
 
-def saved_bytes(checkpointing: bool) -> int:
-    """Count what a pass of full-size Stable Diffusion 1 keeps for backward, on tensors without memory."""
+def full_network(kind: str) -> Any:
+    """A UNet of full size on tensors without memory."""
+    host.start()
     import comfy.ops
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
-    from compinv_core.host.learning.checkpointing import gradient_checkpointing
+    shape: dict[str, Any] = {**checkpoints.SHARED_UNET, **SHAPES[kind]}
+    return UNetModel(**shape, dtype=torch.float32, device="meta", operations=comfy.ops.disable_weight_init)
 
-    shape: dict[str, Any] = {**checkpoints.SHARED_UNET, **checkpoints.UNETS["full"]}
-    network = UNetModel(**shape, dtype=torch.float32, device="meta", operations=comfy.ops.disable_weight_init)
+
+def saved_bytes(kind: str, checkpointing: bool, rank: int = 0) -> tuple[int, int]:
+    """Count what a pass at full size keeps for backward, and what the largest block has inside of it."""
+    network = full_network(kind)
+    from comfy.ldm.modules.attention import SpatialTransformer
+
+    from compinv_core.host.learning.checkpointing import gradient_checkpointing
+    from compinv_core.host.learning.trained_weights import trained_weights
+    from compinv_core.training.low_rank import LowRank
+
+    network.requires_grad_(not rank)
     weights = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
+    inside, before = [0], [0]
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
@@ -42,25 +70,79 @@ def saved_bytes(checkpointing: bool) -> int:
             kept[storage._cdata] = storage
         return tensor
 
+    def total() -> int:
+        return sum(storage.nbytes() for storage in kept.values())
+
     def attention(func: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         return EfficientAttention.apply(q, k, v)
 
-    latents, times, context = (torch.empty(shape, device="meta") for shape in (LATENTS, (2,), (2, 77, 768)))
+    for block in network.modules():
+        if isinstance(block, SpatialTransformer):
+            block.register_forward_pre_hook(lambda *_: before.append(total()))
+            block.register_forward_hook(lambda *_: inside.append(total() - before.pop()))
+    width, pooled = network.label_emb[0][0].in_features if kind == "sdxl" else 0, {}
+    if width:
+        pooled["y"] = torch.empty((2, width), device="meta")
+    context_shape = (2, 77, SHAPES[kind].get("context_dim", 768))
+    latents, times, context = (torch.empty(shape, device="meta") for shape in (LATENTS, (2,), context_shape))
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with torch.enable_grad(), hooks, gradient_checkpointing(network, checkpointing):
+    low_rank = LowRank(rank, 0) if rank else None
+    with (
+        torch.enable_grad(),
+        trained_weights(network, lambda name: rank > 0, torch.float32, low_rank) as trained,
+        hooks,
+        gradient_checkpointing(network, checkpointing),
+    ):
+        weights |= {parameter.untyped_storage()._cdata for parameter in trained.parameters.values()}
         options = {"optimized_attention_override": attention}
-        network(latents, times, context=context.requires_grad_(True), transformer_options=options)
-    return sum(storage.nbytes() for storage in kept.values())
+        network(latents, times, context=context.requires_grad_(True), transformer_options=options, **pooled)
+    return total(), max(inside)
 
 
-def test_activations_are_not_underestimated() -> None:
-    host.start()
-    from compinv_core.training.memory import activation_bytes
+@pytest.mark.parametrize("kind", ["sd1", "sdxl"])
+def test_activations_are_not_underestimated(kind: str) -> None:
+    whole, block = saved_bytes(kind, checkpointing=False)
+    few, _ = saved_bytes(kind, checkpointing=True)
+    factors, with_factors = saved_bytes(kind, checkpointing=False, rank=16)
+    from compinv_core.training.memory import SD1_ACTIVATIONS, SDXL_ACTIVATIONS, activation_bytes
 
-    whole, few = saved_bytes(checkpointing=False), saved_bytes(checkpointing=True)
-    assert 1.2 * whole < activation_bytes(LATENTS, 4, checkpointing=False) < 2 * whole
-    # Beside these, one block's at a time.
-    assert few < activation_bytes(LATENTS, 4, checkpointing=True) < whole
+    per_cell = {"sd1": SD1_ACTIVATIONS, "sdxl": SDXL_ACTIVATIONS}[kind]
+    estimate = activation_bytes(LATENTS, 4, checkpointing=False, per_cell=per_cell)
+    assert 1.2 * whole < estimate < 2 * whole and 1.2 * factors < estimate
+    # The inputs of the blocks, and one block's inside at a time.
+    checkpointed = activation_bytes(LATENTS, 4, checkpointing=True, per_cell=per_cell)
+    assert 1.2 * (few + max(block, with_factors)) < checkpointed < whole
+
+
+def test_low_rank_fits_a_card_by_the_estimate() -> None:
+    network = full_network("sdxl").to(torch.float16)
+    import comfy.sdxl_clip
+
+    from compinv_core.host.family import SD1
+    from compinv_core.host.learning.memory import needed_memory
+    from compinv_core.learning.tuning_settings import CustomDiffusionConfig, DreamBoothConfig
+    from compinv_core.training.memory import SDXL_ACTIVATIONS
+
+    text = comfy.sdxl_clip.SDXLClipModel(device="meta", dtype=torch.float16)
+    models = 2 * sum(parameter.numel() for module in (network, text) for parameter in module.parameters())
+    assert models == pytest.approx(6.77e9, rel=0.01)
+
+    def needed(config: Any) -> Any:
+        # A picture of 1024 x 1024 and one of its class.
+        selects = SD1.trained_weights[config.method.trains]
+        return needed_memory(network, text, config, selects, (2, 4, 128, 128), torch.float16, SDXL_ACTIVATIONS)
+
+    rank16 = needed(DreamBoothConfig(train_rank=16, gradient_checkpointing=True))
+    # 49 million numbers in factors: 4 bytes of each, 4 of casts and their gradients, 4 of gradients, 8 of AdamW; and
+    # the text encoders in float32.
+    assert rank16.gradients == pytest.approx(4 * 49.2e6, rel=0.01)
+    assert rank16.weights == pytest.approx(8 * 49.2e6 + 3.27e9, rel=0.01)
+    assert rank16.optimizer == pytest.approx(8 * 49.2e6, rel=0.01)
+    assert models + rank16.total < 15e9
+    assert models + needed(DreamBoothConfig(train_rank=32, gradient_checkpointing=True)).total < 16e9
+    assert models + needed(DreamBoothConfig(gradient_checkpointing=True)).total > 60e9
+    keys = needed(CustomDiffusionConfig(batch_size=1, train_rank=16, gradient_checkpointing=True))
+    assert keys.gradients == pytest.approx(4 * 7.2e6, rel=0.01) and models + keys.total < 14e9
 
 
 @pytest.mark.parametrize("method", ["custom_diffusion", "dreambooth"])

@@ -113,6 +113,25 @@ def test_dreambooth_survives_the_hosts_checkpoint(server: ComfyServer) -> None:
     assert not np.array_equal(images(server, untrained)[0], trained)
 
 
+def test_dreambooth_of_low_rank_comes_back_by_the_stock_nodes(server: ComfyServer) -> None:
+    prompt = tuning_prompt("CompInvTrainDreamBooth", name="thin-cat", train_rank=4)
+    prompt["lora file"] = node("SaveLoRA", lora=["train", 3], prefix="loras/thin")
+    trained = images(server, prompt)[0]
+    (file,) = (server.base / "output" / "loras").glob("thin*.safetensors")
+    with safe_open(file, "np") as lora:
+        keys = list(lora.keys())
+        assert keys and all(key.startswith("lora_unet_") for key in keys)
+    loras = server.base / "models" / "loras"
+    loras.mkdir(exist_ok=True)
+    file.rename(loras / "thin.safetensors")
+    reloaded = {
+        "load": prompt["load"],
+        "lora": node("LoraLoaderModelOnly", model=["load", 0], lora_name="thin.safetensors", strength_model=1.0),
+        **picture(["lora", 0], ["load"], "embedding:thin-cat cat"),
+    }
+    assert np.array_equal(images(server, reloaded)[0], trained)
+
+
 BAD_INPUTS = [
     ({"model": ["wrong", 0]}, {"wrong": node("CheckpointLoaderSimple", ckpt_name="refiner.safetensors")},
      "only Stable Diffusion 1"),

@@ -10,7 +10,13 @@ from safetensors.torch import load_file, save_file
 
 from compinv_core.basics.errors import UserError
 from compinv_core.learning.embedding_file import MAKER_KEY
-from compinv_core.learning.lora_file import full_difference_lora, low_rank_factors, low_rank_lora, write_lora
+from compinv_core.learning.lora_file import (
+    factor_lora,
+    full_difference_lora,
+    low_rank_factors,
+    low_rank_lora,
+    write_lora,
+)
 
 
 def generator() -> torch.Generator:
@@ -60,6 +66,20 @@ def test_full_rank_gives_the_difference_again() -> None:
         assert torch.allclose(up @ down, differences[f"{name}.weight"].flatten(1), atol=1e-5)
     assert torch.equal(lora["diffusion_model.norm.diff"], differences["norm.weight"])
     assert torch.equal(lora["diffusion_model.norm.diff_b"], differences["norm.bias"])
+
+
+def test_trained_factors_are_named_as_most_programs_read_them() -> None:
+    conv = (torch.randn(2, 4, 3, 3, generator=generator()), torch.randn(6, 2, 1, 1, generator=generator()))
+    linear = (torch.randn(3, 7, generator=generator()), torch.randn(5, 3, generator=generator()))
+    names = {"input_blocks.1.0.in_layers.2": "down_blocks.0.resnets.0.conv1", "out": "out"}
+    lora = factor_lora({"input_blocks.1.0.in_layers.2": conv, "out": linear}, names)
+    module = "lora_unet_down_blocks_0_resnets_0_conv1"
+    assert set(lora) == {f"{name}.{part}" for name in (module, "lora_unet_out")
+                         for part in ("lora_up.weight", "lora_down.weight", "alpha")}  # fmt: skip
+    assert torch.equal(lora[f"{module}.lora_down.weight"], conv[0])
+    assert torch.equal(lora[f"{module}.lora_up.weight"], conv[1])
+    # A reader scales by alpha over the rank, which is the length of lora_down: by 1.
+    assert float(lora[f"{module}.alpha"]) == 2.0 and float(lora["lora_unet_out.alpha"]) == 3.0
 
 
 def test_writing_replaces_our_file_and_never_anothers(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from compinv_core.basics.settings import fingerprint
 from compinv_core.learning.concept import Concept, check_distinct_names
 from compinv_core.learning.settings import InversionConfig
 from compinv_core.learning.tuning_settings import CustomDiffusionConfig, DreamBoothConfig
-from compinv_core.training.memory import estimate_memory
+from compinv_core.training.low_rank import LowRank
+from compinv_core.training.memory import SDXL_ACTIVATIONS, activation_bytes, estimate_memory
 from compinv_core.training.optimizers import check_optimizer, make_optimizer
 from compinv_core.training.run_state import PREVIOUS_FILE, STATE_FILE, RunStore
 
@@ -37,6 +38,14 @@ def test_memory_options_continue_a_run_and_methods_do_not() -> None:
     assert plain != fingerprint(CustomDiffusionConfig())
 
 
+def test_a_rank_of_the_training_is_another_training_and_none_is_the_one_from_before() -> None:
+    plain = fingerprint(DreamBoothConfig())
+    assert plain == fingerprint(DreamBoothConfig(train_rank=0)) and DreamBoothConfig().low_rank is None
+    assert fingerprint(DreamBoothConfig(train_rank=8)) == {**plain, "train_rank": "8"}
+    assert CustomDiffusionConfig(train_rank=8, seed=5).low_rank == LowRank(8, 5)
+    assert InversionConfig().low_rank is None
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
@@ -46,6 +55,8 @@ def test_memory_options_continue_a_run_and_methods_do_not() -> None:
         ({"token_learning_rate": float("nan")}, "token_learning_rate is nan"),
         ({"optimizer": "sgd"}, 'optimizer is "sgd"'),
         ({"lora_rank": 0}, "lora_rank is 0"),
+        ({"train_rank": -1}, "train_rank is -1; give a whole number, 0 to 4096"),
+        ({"train_rank": 2.5}, "train_rank is 2.5"),
     ],
 )
 def test_bad_settings_get_a_sentence(settings: dict[str, Any], sentence: str) -> None:
@@ -74,6 +85,12 @@ def test_memory_by_hand() -> None:
                        r"activations 1\.0 GB\), but 21\.0 GB are free on cuda:0; use less\."):  # fmt: skip
         estimate.check(21e9, "cuda:0", "use less")
     assert estimate_memory(10**9, 10**6, "adafactor", 4, 0, 0).total < 0.6 * estimate.total
+
+
+def test_activations_by_hand() -> None:
+    assert activation_bytes((2, 4, 64, 64), 2, checkpointing=False) == 2 * 64 * 64 * 200_000 * 2
+    assert activation_bytes((2, 4, 64, 64), 4, checkpointing=True) == 2 * 64 * 64 * 50_000 * 4
+    assert activation_bytes((1, 4, 128, 128), 2, True, SDXL_ACTIVATIONS) == 128 * 128 * 56_000 * 2
 
 
 def test_eight_bits_need_a_card() -> None:
