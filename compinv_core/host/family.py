@@ -92,7 +92,9 @@ class Family:
         Whose names of the UNet's modules the most read LoRA files of the family have (those of kohya's sd-scripts):
         diffusers' for Stable Diffusion 1, the network's own for Stable Diffusion XL.
     size_conditioning : bool
-        Whether the UNet is told the picture's size and crop.
+        Whether the UNet is told the picture's size and crop; photos of one training may then have several sizes.
+    most_pixels : int
+        Of a picture that it was trained on; larger photos are scaled down. 0 takes photos as they are.
     others : tuple of type
         Descriptions derived from `config` of models that take something else beside the prompt.
     """
@@ -105,6 +107,7 @@ class Family:
     activations: Activations
     lora_names: Literal["diffusers", "network"]
     size_conditioning: bool = False
+    most_pixels: int = 0
     others: tuple[type, ...] = ()
 
     @classmethod
@@ -311,6 +314,7 @@ SDXL = Family(
     SDXL_ACTIVATIONS,
     "network",
     size_conditioning=True,
+    most_pixels=1024 * 1024,
 )
 FAMILIES = (SD1, SD2, SDXL)
 

@@ -13,6 +13,7 @@ from ..basics.errors import UserError, quoted
 from ..basics.names import check_name
 from ..basics.settings import check_settings, setting
 from ..semantic.widths import Widths
+from .photo_sizes import Frame
 
 Images = torch.Tensor | Sequence[torch.Tensor]
 """A batch (n, H, W, ...) or several, as they come from the graph."""
@@ -33,6 +34,8 @@ class Concept(ByContent):
     metadata : mapping of str to str
         How they were made: loss weights, anchors, steps, seed, versions.
     photos : tuple of Tensor (b, H, W, C), 0 to 1
+    frames : tuple of tuple of int
+        For each batch of photos what it was cut from; see `photo_sizes.Frame`. Empty where that does not count.
     masks : tuple of Tensor (b, H, W), or None
         1 where the thing is.
     class_images : tuple of Tensor (b, H, W, C), 0 to 1, or None
@@ -71,6 +74,7 @@ class Concept(ByContent):
     masks: tuple[torch.Tensor, ...] | None = None
     class_images: tuple[torch.Tensor, ...] | None = None
     widths: Widths = field(default_factory=dict)
+    frames: tuple[Frame, ...] = ()
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -113,8 +117,8 @@ class Concept(ByContent):
 
     @property
     def picture_size(self) -> tuple[int, int]:
-        """Height and width of the photos in pixels."""
-        height, width = self.photos[0].shape[1:3]
+        """Height and width of the photos in pixels; of the largest, where there are several sizes."""
+        height, width = max((batch.shape[1:3] for batch in self.photos), key=lambda size: size[0] * size[1])
         return height, width
 
     @property

@@ -71,7 +71,7 @@ def stack_masks(masks: Sequence[torch.Tensor], photos: torch.Tensor) -> torch.Te
     UserError
         When number or size differ from the photos', or a mask is empty.
     """
-    batches = [mask[None] if mask.ndim == 2 else mask for mask in masks]
+    batches = _batches(masks)
     count, (height, width) = len(photos), photos.shape[1:3]
     for batch in batches:
         if tuple(batch.shape[1:]) != (height, width):
@@ -85,8 +85,7 @@ def stack_masks(masks: Sequence[torch.Tensor], photos: torch.Tensor) -> torch.Te
                 "give one mask of the same size for every image."
             )
     joined = torch.cat([batch.detach().float().cpu() for batch in batches]) if batches else torch.zeros(0)
-    if len(joined) != count:
-        raise UserError(f"mask has {len(joined)} masks for {count} images; give one mask for every image.")
+    _check_number(len(joined), count)
     if not torch.isfinite(joined).all():
         raise UserError("mask holds NaN or infinity; check the node that makes it.")
     joined = joined.clamp(0, 1)
@@ -104,6 +103,28 @@ def stack_masks(masks: Sequence[torch.Tensor], photos: torch.Tensor) -> torch.Te
             listed(inverted),
         )
     return joined
+
+
+def single_masks(masks: Sequence[torch.Tensor], count: int) -> list[torch.Tensor]:
+    """Take masks (b, H, W) or (H, W) apart into (1, H, W) each; their sizes may differ.
+
+    Raises
+    ------
+    UserError
+        When they are not as many as `count` images.
+    """
+    single = [mask for batch in _batches(masks) for mask in batch.split(1)]
+    _check_number(len(single), count)
+    return single
+
+
+def _batches(masks: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [mask[None] if mask.ndim == 2 else mask for mask in masks]
+
+
+def _check_number(masks: int, images: int) -> None:
+    if masks != images:
+        raise UserError(f"mask has {masks} masks for {images} images; give one mask for every image.")
 
 
 def _looks_inverted(mask: torch.Tensor) -> bool:

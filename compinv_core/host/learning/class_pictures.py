@@ -79,11 +79,12 @@ def class_sources(
     prompts = class_prompts(config, concepts)
     if not prompts:
         return ()
-    height, width = family.whole_cells(*concepts[0].picture_size)
     return tuple(
-        _given(concept, config.num_class_images, "" if index == 0 else f" of {concept.name}")
+        _given(concept, config.num_class_images, "" if index == 0 else f" of {concept.name}", family.size_conditioning)
         if concept.class_images
-        else ClassPictures(prompts[index], config.num_class_images, height, width, config.seed)
+        else ClassPictures(
+            prompts[index], config.num_class_images, *family.whole_cells(*concept.picture_size), config.seed
+        )
         for index, concept in enumerate(concepts)
     )
 
@@ -154,10 +155,10 @@ def kept_folder(root: Path, wanted: ClassPictures, models: Mapping[str, str], ea
     return folder
 
 
-def _given(concept: Concept, least: int, owner: str) -> torch.Tensor:
+def _given(concept: Concept, least: int, owner: str, any_size: bool) -> torch.Tensor:
     pictures = stack_photos(concept.class_images or (), f"class_images{owner}")
     height, width = pictures.shape[1:3]
-    if (height, width) != concept.picture_size:
+    if not any_size and (height, width) != concept.picture_size:
         photo_height, photo_width = concept.picture_size
         raise UserError(
             f"class_images{owner} are {width}x{height} but the images are {photo_width}x{photo_height}; "

@@ -14,7 +14,8 @@ from ... import __version__, logger
 from ...basics.errors import UserError, listed
 from ...learning.concept import Concept, check_distinct_names
 from ...learning.embedding_file import MAKER_KEY, anchors_to_text
-from ...learning.photos import stack_masks, stack_photos
+from ...learning.photo_sizes import by_size, fit_for, fitted
+from ...learning.photos import single_masks, stack_masks, stack_photos
 from ...learning.settings import InversionConfig
 from ...semantic.anchors import REDUCTIONS, Anchors, equivalent_anchor_weight
 from ...semantic.hold import SPHERE
@@ -40,20 +41,21 @@ def check_concepts(clip: CLIP, config: InversionConfig, concepts: Sequence[Conce
     Returns
     -------
     tuple of Concept
-        Their photos (n, H, W, 3) and masks (n, H, W) joined to one batch each, float32, CPU; masks where they count.
+        See `checked_photos`; with masks where they count.
 
     Raises
     ------
     UserError
     """
     check_distinct_names(concepts)
+    family = Family.of(config.method.node_name, clip=clip)
     checked = []
     for position, concept in enumerate(concepts):
-        photos = stack_photos(concept.photos)
-        masks = None if concept.masks is None else stack_masks(concept.masks, photos)
-        if masks is not None and config.is_official:
+        if concept.masks is not None and config.is_official:
+            checked_photos(family, concept)
             logger.info("The preset official_2024 repeats that the mask has no effect in the released code.")
-            masks = None
+            concept = dataclasses.replace(concept, masks=None)
+        concept = checked_photos(family, concept)
         if concept.num_vectors > 1 and config.is_official:
             logger.info(
                 "The preset official_2024 learns one vector for %s instead of %d: prompts of the released code hold "
@@ -70,12 +72,38 @@ def check_concepts(clip: CLIP, config: InversionConfig, concepts: Sequence[Conce
         TemplateEncoder(clip, config.sentences, concept.num_vectors, concept.superclass, sentences_from)
         if config.preview_every and position == 0:
             TemplateEncoder(clip, [config.preview_prompt], concept.num_vectors, concept.superclass, "preview_prompt")
-        joined = None if masks is None else (masks,)
-        checked.append(dataclasses.replace(concept, photos=(photos,), masks=joined))
+        checked.append(concept)
     sizes = [f"{concept.name} {'x'.join(map(str, reversed(concept.picture_size)))}" for concept in checked]
-    if len({concept.picture_size for concept in checked}) > 1:
+    if not family.size_conditioning and len({concept.picture_size for concept in checked}) > 1:
         raise UserError(f"The concepts' images have different sizes ({listed(sizes)}); bring all to one size first.")
     return tuple(checked)
+
+
+def checked_photos(family: Family, concept: Concept) -> Concept:
+    """Return a concept with its photos (n, H, W, 3) and masks (n, H, W) joined to one batch, float32, CPU.
+
+    Where the family's models know sizes, to one batch for each size, after large photos were scaled down.
+
+    Raises
+    ------
+    UserError
+        When photos or masks cannot be learned from, or do not go together.
+    """
+    if not family.size_conditioning:
+        photos = stack_photos(concept.photos)
+        masks = None if concept.masks is None else (stack_masks(concept.masks, photos),)
+        return dataclasses.replace(concept, photos=(photos,), masks=masks)
+    batches, masks, frames = [], [], []
+    given = None if concept.masks is None else single_masks(concept.masks, sum(map(len, concept.photos)))
+    for (height, width), group in by_size(concept.photos).items() or {(0, 0): []}.items():
+        photos = stack_photos([picture for _, picture in group])
+        fit = fit_for(height, width, family.most_pixels, family.pixels_per_cell)
+        batches.append(fitted(photos, fit))
+        frames.append(fit.frame)
+        if given is not None:
+            masks.append(fitted(stack_masks([given[number] for number, _ in group], photos), fit))
+    fitting = None if given is None else tuple(masks)
+    return dataclasses.replace(concept, photos=tuple(batches), masks=fitting, frames=tuple(frames))
 
 
 def dictionary(clip: CLIP, config: InversionConfig, superclass: str, anchors: Anchors | None) -> Anchors | None:

@@ -16,6 +16,8 @@ from ...learning.concept import Concept
 from ...learning.condition import Condition
 from ...learning.encoded import Encoded
 from ...learning.inversion import ClassData, Inversion, InversionData, Subject
+from ...learning.photo_sizes import Frame
+from ...learning.photos_of_sizes import PhotosOfSizes
 from ...learning.settings import InversionConfig
 from ...semantic.anchors import Anchors
 from ...semantic.context import Surroundings
@@ -59,7 +61,10 @@ if TYPE_CHECKING:
     from comfy.sd import CLIP, VAE
 
 Outcome = TypeVar("Outcome")
-EncodedPictures = tuple[list[tuple[Encoded, torch.Tensor | None]], list[Encoded]]
+EncodedPhotos = list[tuple[Encoded, torch.Tensor | None]]
+"""Of a concept, for each size, with masks at latent resolution."""
+
+EncodedPictures = tuple[list[EncodedPhotos], list[Encoded]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +185,13 @@ class InversionRun:
 
     def encoded(self, sink: Sink) -> EncodedPictures:
         """Encode the photos of each concept with their masks, and its class pictures, which are painted if need be."""
-        photos = [self._encoded(c.photos[0], c.masks[0] if c.masks else None, sink) for c in self._concepts]
+        photos = [
+            [
+                self._encoded(batch, concept.masks[index] if concept.masks else None, sink, concept.frames[index:])
+                for index, batch in enumerate(concept.photos)
+            ]
+            for concept in self._concepts
+        ]
         return photos, [self._encoded(pixels, None, sink)[0] for pixels in self._class_pixels(sink)]
 
     def task(self, session: DiffusionSession, clip: CLIP, encoded: EncodedPictures) -> Inversion:
@@ -205,7 +216,7 @@ class InversionRun:
         return (batch, self._family.latent_channels, *self._family.latent_size(*self._concepts[0].picture_size))
 
     def _encoded(
-        self, photos: torch.Tensor, masks: torch.Tensor | None, sink: Sink
+        self, photos: torch.Tensor, masks: torch.Tensor | None, sink: Sink, frames: Sequence[Frame] = ()
     ) -> tuple[Encoded, torch.Tensor | None]:
         if self._config.mirrors:
             # Masks have no effect where photos are mirrored.
@@ -214,17 +225,21 @@ class InversionRun:
         latents, weights = encode_photos(self._model, self._vae, photos, masks, cell, sink)
         if self._samples_posterior:
             spread = encode_spread(self._model, self._vae, photos, cell, sink)
-        return Encoded(latents, spread=spread, mirrored=self._config.mirrors), weights
+        told = None
+        if self._family.size_conditioning:
+            frame = frames[0] if frames else (*photos.shape[1:3], 0, 0)
+            told = torch.tensor([frame], dtype=torch.float32).repeat(len(latents), 1)
+        return Encoded(latents, spread=spread, mirrored=self._config.mirrors, frames=told), weights
 
     def _subjects(
         self,
         session: DiffusionSession,
         clip: CLIP,
-        photos: Sequence[tuple[Encoded, torch.Tensor | None]],
+        photos: Sequence[EncodedPhotos],
         classes: Sequence[Encoded],
     ) -> list[Subject]:
         subjects = []
-        for index, (concept, (encoded, masks)) in enumerate(zip(self._concepts, photos, strict=True)):
+        for index, (concept, of_sizes) in enumerate(zip(self._concepts, photos, strict=True)):
             encoder = TemplateEncoder(clip, self._config.sentences, concept.num_vectors, concept.superclass)
             pictures = None
             if classes:
@@ -232,10 +247,15 @@ class InversionRun:
                     condition = self._class_sentences[index].encode(clip).to(session.device)
                 pictures = ClassData(condition=condition, **classes[index].placed(session.device))
             token = learned_token(self._clip, self._config, concept, self._dictionaries[index], session.device)
-            weights = None if masks is None else masks.to(session.device)
-            data = InversionData(weights=weights, **encoded.placed(session.device))
+            data = [
+                InversionData(
+                    weights=None if masks is None else masks.to(session.device), **encoded.placed(session.device)
+                )
+                for encoded, masks in of_sizes
+            ]
+            drawn = data[0] if len(data) == 1 else PhotosOfSizes(data)
             encode = _to_device(encoder, session.device)
-            subjects.append(Subject(token, data, encode, pictures, self._surroundings(clip, index)))
+            subjects.append(Subject(token, drawn, encode, pictures, self._surroundings(clip, index)))
         return subjects
 
     def _surroundings(self, clip: CLIP, index: int) -> Surroundings | None:
@@ -274,6 +294,8 @@ class InversionRun:
             if index:
                 prints[f"words{which}"] = repr((concept.superclass, concept.init_word, concept.num_vectors))
             prints[f"images{which}"] = digest(*concept.photos)
+            if concept.frames:
+                prints[f"sizes{which}"] = repr(concept.frames)
             prints[f"mask{which}"] = "none" if concept.masks is None else digest(*concept.masks)
             anchors = self._dictionaries[index]
             prints[f"anchors{which}"] = "none" if anchors is None else digest(anchors.vectors)
