@@ -47,9 +47,8 @@ class FamilyCase:
         return sum(self.widths.values())
 
     def parts(self, vectors: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Take vectors (k, D) apart into those of each encoder."""
-        split = vectors.split(list(self.widths.values()), dim=-1)
-        return {key: part.contiguous() for key, part in zip(self.widths, split, strict=True)}
+        """Take vectors (k, D) apart into those of each encoder; they share their memory."""
+        return dict(zip(self.widths, vectors.split(list(self.widths.values()), dim=-1), strict=True))
 
     def word(self, count: int = 2, seed: int = 0) -> torch.Tensor:
         """Random vectors (k, D) of the size that words have."""
@@ -58,7 +57,7 @@ class FamilyCase:
     def save_word(self, name: str, vectors: torch.Tensor) -> Path:
         """Write vectors (k, D) as other programs do, where the host finds them under `name`."""
         path = host.start() / "models" / "embeddings" / f"{name}.safetensors"
-        save_file(self.parts(vectors), path)
+        save_file({key: part.contiguous() for key, part in self.parts(vectors).items()}, path)
         return path
 
 
