@@ -220,6 +220,12 @@ def families_of_width(width: int) -> list[str]:
     return [family.name for family in FAMILIES if width in family.widths.values()]
 
 
+def maker_of(vectors: torch.Tensor) -> str:
+    """Return the name of the family that a word (k, D) was made for; "another model" where none has such vectors."""
+    names = [family.name for family in FAMILIES if sum(family.widths.values()) == vectors.shape[-1]]
+    return names[0] if names else "another model"
+
+
 def transformer_blocks(unet: UNetModel, block: BlockId) -> list[BasicTransformerBlock]:
     """Return the transformer blocks of a UNet block, in the order of execution; empty where it has none."""
     kind, index = block

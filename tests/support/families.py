@@ -74,6 +74,8 @@ def stock_encoding(clip: Any, text: str) -> tuple[torch.Tensor, torch.Tensor]:
     return context, options["pooled_output"]
 
 
-def parts_of(encoding: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Conditioning and pooled output of what `Sentence.encode` and `TemplateEncoder` return."""
-    return encoding.tokens, encoding.pooled
+def is_encoding(encoding: Any, expected: tuple[torch.Tensor, torch.Tensor], case: FamilyCase) -> bool:
+    """Whether a condition is what the host encodes, bit for bit; the pooled output where the family takes it."""
+    if not case.pooled:
+        return encoding.pooled is None and torch.equal(encoding.tokens, expected[0])
+    return torch.equal(encoding.tokens, expected[0]) and torch.equal(encoding.pooled, expected[1])

@@ -21,7 +21,7 @@ from ...semantic.anchors import Anchors, weighed_alike
 from ...semantic.inspection import Inspection, Vocabulary, inspect
 from ...semantic.widths import names_of, parts_of
 from ...semantic.word_map import draw_word_map
-from ..family import Family, tokenizer_of
+from ..family import Family, maker_of, tokenizer_of
 from ..folders import embedding_folder
 from ..learning.composing import word_composition
 from ..text.encoder import load_anchors, token_embeddings
@@ -60,8 +60,8 @@ def chosen_word(clip: CLIP, name: str, concept: Concept | None, node: str) -> Co
             raise UserError(f"{node}: the concept {quoted(concept.name)} has not been learned yet; connect a training.")
         if concept.vectors.shape[1] != sum(family.widths.values()):
             raise UserError(
-                f"{node}: the concept {quoted(concept.name)} was not learned for {family.name}, whose text encoder is "
-                "connected to `clip`; connect that of the training."
+                f"{node}: the concept {quoted(concept.name)} was learned for {maker_of(concept.vectors)} and the text "
+                f"encoder is that of {family.name}; connect `clip` to the checkpoint of the training."
             )
         return concept
     if name == NO_EMBEDDING:

@@ -17,7 +17,7 @@ PHRASES = ("a cat", "a ball")
 BOXES = ((0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0))
 LONG_PROMPT = f"a cat {'sitting on a long bench in the warm evening light, ' * 9}and a ball"
 # Latent cells: the deepest attention is at a quarter of them (SDXL), or an eighth (Stable Diffusion 2).
-SIZE = (32, 48)
+SIZE = (16, 24)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_a_learned_word_is_guided(guidance: Any, case: FamilyCase) -> None:
     from compinv_core.boxes.layout import Layout
 
     case.save_word("guided-cat", case.word(2))
-    layout = Layout(("guided-cat cat", "a ball"), BOXES, 384, 256)
+    layout = Layout(("guided-cat cat", "a ball"), BOXES, SIZE[1] * 8, SIZE[0] * 8)
     records: list = []
     model, positive = guide(guidance, case, records=records, text="embedding:guided-cat cat and a ball", layout=layout)
     assert [region.tokens for region in positive[0][1][guidance.REGIONS_KEY]] == [(1, 2, 3), (5, 6)]
@@ -146,13 +146,13 @@ def test_texts_of_their_own_for_the_two_encoders_are_guided(
 
     model, clip, _ = sdxl.loaded
     with torch.inference_mode():
-        (conditioning,) = CLIPTextEncodeSDXL.execute(clip, 384, 256, 0, 0, 384, 256, text_g, text_l).args
+        (conditioning,) = CLIPTextEncodeSDXL.execute(clip, 192, 128, 0, 0, 192, 128, text_g, text_l).args
     records: list = []
     with torch.inference_mode():
         guided, positive = guidance.apply_layout_guidance(
             model, clip, PROMPT, guidance.two_boxes, guidance.strong, records.append, conditioning=conditioning
         )
-    assert torch.equal(positive[0][0], conditioning[0][0]) and positive[0][1]["width"] == 384
+    assert torch.equal(positive[0][0], conditioning[0][0]) and positive[0][1]["width"] == 192
     assert painted(sdxl, guided, positive).isfinite().all()
     first, second = records[0].losses[:2]
     assert second[0] < first[0]
