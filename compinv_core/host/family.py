@@ -95,6 +95,8 @@ class Family:
         Whether the UNet is told the picture's size and crop; photos of one training may then have several sizes.
     most_pixels : int
         Of a picture that it was trained on; larger photos are scaled down. 0 takes photos as they are.
+    spares_memory : bool
+        Whether guidance computes the UNet's layers twice rather than keeping what is in between.
     others : tuple of type
         Descriptions derived from `config` of models that take something else beside the prompt.
     """
@@ -108,6 +110,7 @@ class Family:
     lora_names: Literal["diffusers", "network"]
     size_conditioning: bool = False
     most_pixels: int = 0
+    spares_memory: bool = False
     others: tuple[type, ...] = ()
 
     @classmethod
@@ -321,6 +324,7 @@ SDXL = Family(
     "network",
     size_conditioning=True,
     most_pixels=1024 * 1024,
+    spares_memory=True,
 )
 FAMILIES = (SD1, SD2, SDXL)
 

@@ -58,7 +58,10 @@ def sample(
 
 
 def probe(model: Any, positive: list, function: Callable, noise: torch.Tensor | None = None, **options: Any) -> None:
-    """Call `function(denoiser, x, sigmas, extra_args)` where a sampler of the host would start, in inference mode."""
+    """Call `function(denoiser, x, sigmas, extra_args)` where a sampler of the host would start, in inference mode.
+
+    The empty negative prompt is encoded with the option `clip`, by default the tiny checkpoint's.
+    """
     import comfy.sample
     import comfy.samplers
 
@@ -67,6 +70,7 @@ def probe(model: Any, positive: list, function: Callable, noise: torch.Tensor | 
         return x
 
     noise = noise_like() if noise is None else noise
+    negative = encode("", options.pop("clip", None))
     sigmas = torch.tensor([6.0, 3.0, 0.0])
     with torch.inference_mode():
         comfy.sample.sample_custom(
@@ -76,7 +80,7 @@ def probe(model: Any, positive: list, function: Callable, noise: torch.Tensor | 
             comfy.samplers.KSAMPLER(sampler_function),
             sigmas,
             positive,
-            encode(""),
+            negative,
             torch.zeros_like(noise),
             disable_pbar=True,
             seed=11,

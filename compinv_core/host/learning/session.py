@@ -17,11 +17,11 @@ from ...basics.errors import UserError
 from ...learning.condition import Condition
 from ...spatial.attention import BlockAttention
 from ...training.low_rank import LowRank
+from ..checkpointing import gradient_checkpointing
 from ..computing import held_weights, resident
 from ..family import BlockId, Family, inference_type, predicts_velocity
 from ..inference import normalise_parameters, pytorch_attention_override
 from ..sampling.capture import AttentionCapture, CaptureComplete
-from .checkpointing import gradient_checkpointing
 from .memory import step_activations
 from .trained_weights import Weights, trained_weights
 

@@ -14,6 +14,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
 from ...basics.errors import UserError
 from ...spatial.attention import BlockAttention, BlockMaps, attention_weights, combined, mean_logits, reduce_block
+from ..checkpointing import Context, computed_twice
 from ..family import BlockId, transformer_blocks
 
 _EXECUTION_ORDER = {"input": 0, "middle": 1, "output": 2}
@@ -80,6 +81,69 @@ class AttentionCapture(_BlockPatch):
         self.recorded.append(_block_attention(transformer, n, context, extra_options))
         if transformer is self._last:
             raise CaptureComplete
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the attention of a transformer block is computed from."""
+
+    transformer: BasicTransformerBlock
+    n: torch.Tensor
+    context: torch.Tensor
+    resolution: tuple[int, int]
+
+
+class SparingCapture(_BlockPatch):
+    """Records the attention to some tokens, in as little memory as a gradient can be taken with.
+
+    While the network runs only the blocks' inputs are noted, so that it may compute its blocks twice
+    (`checkpointing.gradient_checkpointing`); the attention is computed afterwards, and twice as well.
+
+    Parameters
+    ----------
+    blocks : sequence of BlockId
+        Blocks to record; the network is left in the last of them.
+    tokens : sequence of int
+        Positions whose attention is wanted.
+
+    Attributes
+    ----------
+    last : BasicTransformerBlock
+        In which the network is left, so that it cannot be computed twice.
+    """
+
+    def __init__(self, unet: UNetModel, blocks: Sequence[BlockId], tokens: Sequence[int]) -> None:
+        super().__init__(unet, blocks)
+        self.last = self._transformers[max(blocks, key=_execution_order)][-1]
+        self._tokens, self._seen, self._closed = list(tokens), list[_Seen](), False
+
+    def recorded(self, recomputing: Context) -> list[BlockAttention]:
+        """Return the attention in the order of execution, with columns for the wanted tokens alone.
+
+        `recomputing` makes the context in which it is computed again.
+        """
+        # A block that is computed again shows itself again.
+        self._closed = True
+        return [
+            BlockAttention(
+                computed_twice(self._columns, recomputing, seen.transformer, seen.n, seen.context), *seen.resolution
+            )
+            for seen in self._seen
+        ]
+
+    def _look(
+        self, transformer: BasicTransformerBlock, n: torch.Tensor, context: torch.Tensor, extra_options: dict[str, Any]
+    ) -> None:
+        if self._closed:
+            return
+        self._seen.append(_Seen(transformer, n, context, _resolution(n.shape[1], extra_options)))
+        if transformer is self.last:
+            raise CaptureComplete
+
+    def _columns(self, transformer: BasicTransformerBlock, n: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        attention: Any = transformer.attn2
+        weights = attention_weights(attention.to_q(n), attention.to_k(context), attention.heads)
+        return weights[..., self._tokens]
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,17 @@ from typing import Any
 
 import comfy.samplers
 import torch
+from comfy.ldm.modules.attention import BasicTransformerBlock
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 
 from ...spatial.attention import BlockAttention
+from ..checkpointing import gradient_checkpointing
 from ..family import BlockId
-from ..inference import pytorch_attention_override
-from .capture import AttentionCapture, CaptureComplete, with_attention_patch
+from ..inference import InferenceTensorGuard, pytorch_attention_override
+from .capture import AttentionCapture, CaptureComplete, SparingCapture, with_attention_patch
+
+TWICE = (ResBlock, BasicTransformerBlock)
+"""What computes twice: single layers of a transformer, for up to ten of them are a block of Stable Diffusion XL."""
 
 
 def positive_conditions(guider: Any) -> list[Mapping[str, Any]]:
@@ -68,12 +74,34 @@ class ConditionalPass:
             In the order of execution; empty where the conditioning is not in use at this noise level.
         """
         capture = AttentionCapture(self._model.diffusion_model, self._blocks, self._truncate)
+        self._evaluate(condition, latents, sigma, capture)
+        return capture.recorded
+
+    def sparing_attention(
+        self, condition: Mapping[str, Any], latents: torch.Tensor, sigma: torch.Tensor, tokens: Sequence[int]
+    ) -> list[BlockAttention]:
+        """Return the attention to some tokens alone, by a network that computes its blocks twice for the gradient.
+
+        Arguments and result are those of `attention`; the columns are those of `tokens`, in their order.
+        """
+        network = self._model.diffusion_model
+        capture = SparingCapture(network, self._blocks, tokens)
+        with gradient_checkpointing(network, True, TWICE, {capture.last}, InferenceTensorGuard):
+            self._evaluate(condition, latents, sigma, capture)
+        return capture.recorded(InferenceTensorGuard)
+
+    def _evaluate(
+        self,
+        condition: Mapping[str, Any],
+        latents: torch.Tensor,
+        sigma: torch.Tensor,
+        capture: AttentionCapture | SparingCapture,
+    ) -> None:
         condition = dict(condition)
         if "control" in condition:
             condition["control"] = _ConstantControl(condition["control"])
         with contextlib.suppress(CaptureComplete):
             comfy.samplers.calc_cond_batch(self._model, [[condition]], latents, sigma, self._options_with(capture))
-        return capture.recorded
 
     def blend_inpainted(self, latents: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """Show the model what KSamplerX0Inpaint shows it: the noised original outside the inpainting mask, if any."""
@@ -88,7 +116,7 @@ class ConditionalPass:
         )
         return latents * mask + original * (1.0 - mask)
 
-    def _options_with(self, capture: AttentionCapture) -> dict[str, Any]:
+    def _options_with(self, capture: AttentionCapture | SparingCapture) -> dict[str, Any]:
         options = with_attention_patch(self._model_options, capture)
         # The host evaluates the parts of a multi-GPU model under no_grad.
         options.pop("multigpu_clones", None)

@@ -117,7 +117,7 @@ def apply_layout_guidance(
         set_hooks(guided, guidance=None)
         return guided, positive
     blocks = family.blocks(guided.model.diffusion_model, config.blocks)
-    set_hooks(guided, guidance=_LayoutGuidance(config, blocks, on_step))
+    set_hooks(guided, guidance=_LayoutGuidance(config, blocks, on_step, family.spares_memory))
     guided.add_wrapper_with_key(_WRAPPERS.PREPARE_SAMPLING, _KEY, _reserve_memory)
     if conditioning is not None:
         return guided, _with_regions_found(clip, text, conditioning, parts, layout)
@@ -168,10 +168,11 @@ class _LayoutGuidance:
     config: GuidanceConfig
     blocks: tuple[BlockId, ...]
     on_step: Observer | None
+    sparing: bool
     node_name: str = NODE_NAME
 
     def start(self, begin: SamplerStart, before_update: UpdateObserver | None) -> GuidanceRun | None:
-        objective = AttentionObjective(begin.denoiser, begin.extra_args, self.blocks, self.config)
+        objective = AttentionObjective(begin.denoiser, begin.extra_args, self.blocks, self.config, sparing=self.sparing)
         if not objective.has_regions:
             logger.warning(
                 "%s: the positive conditioning of this sampler has no layout, so nothing is guided; connect the node's "

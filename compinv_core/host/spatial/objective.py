@@ -53,6 +53,8 @@ class AttentionObjective:
         Whose attention counts.
     truncate : bool, optional
         Stop the UNet after the last block; the loss and its gradient do not depend on it.
+    sparing : bool, optional
+        Compute the UNet's layers twice instead of keeping what is in between; the loss and its gradient are the same.
 
     Attributes
     ----------
@@ -67,10 +69,11 @@ class AttentionObjective:
         blocks: Sequence[BlockId],
         config: GuidanceConfig,
         truncate: bool = True,
+        sparing: bool = False,
     ) -> None:
         self.was_in_use = False
         self._model = denoiser.inner_model.inner_model
-        self._config = config
+        self._config, self._sparing = config, sparing
         self._pass = ConditionalPass(denoiser, extra_args, blocks, truncate)
         self._conditions = [
             condition for condition in positive_conditions(denoiser.inner_model) if condition.get(REGIONS_KEY)
@@ -125,11 +128,14 @@ class AttentionObjective:
         regions = _visible_regions(condition, latents)
         if not regions:
             return None
-        recorded = self._pass.attention(condition, latents, sigma)
-        if not recorded:
-            return None
         spans, boxes = [region.tokens for region in regions], [region.box for region in regions]
-        return layout_loss(recorded, spans, boxes, self._config)
+        if self._sparing:
+            tokens = sorted({token for span in spans for token in span})
+            recorded = self._pass.sparing_attention(condition, latents, sigma, tokens)
+            spans = [tuple(tokens.index(token) for token in span) for span in spans]
+        else:
+            recorded = self._pass.attention(condition, latents, sigma)
+        return layout_loss(recorded, spans, boxes, self._config) if recorded else None
 
 
 def _visible_regions(condition: Mapping[str, Any], latents: torch.Tensor) -> list[Region]:

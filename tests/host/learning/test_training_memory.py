@@ -8,46 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from support import checkpoints, host
+from support.models.full_size import SHAPES, Kept, efficient_attention, full_network
 from support.models.training_case import Loaded, short_tuning, tune
 
-# Stable Diffusion XL itself, on tensors without memory.
-SDXL: dict[str, Any] = dict(
-    channel_mult=[1, 2, 4],
-    num_res_blocks=[2, 2, 2],
-    transformer_depth=[0, 0, 2, 2, 10, 10],
-    transformer_depth_output=[0, 0, 0, 2, 2, 2, 10, 10, 10],
-    transformer_depth_middle=10,
-    context_dim=2048,
-    adm_in_channels=2816,
-    num_classes="sequential",
-    use_linear_in_transformer=True,
-    num_head_channels=64,
-    num_heads=-1,
-)
-SHAPES: dict[str, dict[str, Any]] = {"sd1": checkpoints.UNETS["full"], "sdxl": SDXL}
 CELLS = (16, 16)
 LATENTS = (2, 4, *CELLS)
-
-
-class EfficientAttention(torch.autograd.Function):
-    """Saves what the memory-efficient kernels save: the inputs and the output."""
-
-    @staticmethod
-    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        out = torch.empty_like(q)
-        ctx.save_for_backward(q, k, v, out)
-        return out
-
-
-def full_network(kind: str) -> Any:
-    """A UNet of full size on tensors without memory."""
-    host.start()
-    import comfy.ops
-    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-
-    shape: dict[str, Any] = {**checkpoints.SHARED_UNET, **SHAPES[kind]}
-    return UNetModel(**shape, dtype=torch.float32, device="meta", operations=comfy.ops.disable_weight_init)
 
 
 def saved_bytes(kind: str, checkpointing: bool, rank: int = 0) -> tuple[int, int]:
@@ -55,48 +20,32 @@ def saved_bytes(kind: str, checkpointing: bool, rank: int = 0) -> tuple[int, int
     network = full_network(kind)
     from comfy.ldm.modules.attention import SpatialTransformer
 
-    from compinv_core.host.learning.checkpointing import gradient_checkpointing
+    from compinv_core.host.checkpointing import gradient_checkpointing
     from compinv_core.host.learning.trained_weights import trained_weights
     from compinv_core.training.low_rank import LowRank
 
     network.requires_grad_(not rank)
-    weights = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
-    kept: dict[int, torch.UntypedStorage] = {}
-    inside, before = [0], [0]
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
-            kept[storage._cdata] = storage
-        return tensor
-
-    def total() -> int:
-        return sum(storage.nbytes() for storage in kept.values())
-
-    def attention(func: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        return EfficientAttention.apply(q, k, v)
-
+    kept, inside, before = Kept(network), [0], [0]
     for block in network.modules():
         if isinstance(block, SpatialTransformer):
-            block.register_forward_pre_hook(lambda *_: before.append(total()))
-            block.register_forward_hook(lambda *_: inside.append(total() - before.pop()))
+            block.register_forward_pre_hook(lambda *_: before.append(kept.total))
+            block.register_forward_hook(lambda *_: inside.append(kept.total - before.pop()))
     width, pooled = network.label_emb[0][0].in_features if kind == "sdxl" else 0, {}
     if width:
         pooled["y"] = torch.empty((2, width), device="meta")
     context_shape = (2, 77, SHAPES[kind].get("context_dim", 768))
     latents, times, context = (torch.empty(shape, device="meta") for shape in (LATENTS, (2,), context_shape))
-    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     low_rank = LowRank(rank, 0) if rank else None
     with (
         torch.enable_grad(),
         trained_weights(network, lambda name: rank > 0, torch.float32, low_rank) as trained,
-        hooks,
+        kept.hooks,
         gradient_checkpointing(network, checkpointing),
     ):
-        weights |= {parameter.untyped_storage()._cdata for parameter in trained.parameters.values()}
-        options = {"optimized_attention_override": attention}
+        kept.leave_out(trained.parameters.values())
+        options = {"optimized_attention_override": efficient_attention}
         network(latents, times, context=context.requires_grad_(True), transformer_options=options, **pooled)
-    return total(), max(inside)
+    return kept.total, max(inside)
 
 
 @pytest.mark.parametrize("kind", ["sd1", "sdxl"])
