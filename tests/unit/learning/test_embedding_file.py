@@ -149,3 +149,57 @@ def test_good_names(name: str) -> None:
 def test_bad_names_get_a_sentence(name: str) -> None:
     with pytest.raises(UserError, match="filename"):
         check_name(name, "filename")
+
+
+XL = {"clip_l": 768, "clip_g": 1280}
+PARTS = {"clip_l": torch.full((2, 768), 0.1), "clip_g": torch.full((2, 1280), 0.2)}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("plain.safetensors", PARTS),
+        ("pickled.pt", PARTS),
+        ("with-more.safetensors", {**PARTS, "emp_params": torch.zeros(3)}),
+        ("bundled.safetensors", {f"bundle_emb.cat.{key}": value for key, value in PARTS.items()}),
+        ("half.safetensors", {key: value.half() for key, value in PARTS.items()}),
+    ],
+)
+def test_words_of_two_text_encoders_are_read_side_by_side(tmp_path: Path, name: str, content: Any) -> None:
+    path = tmp_path / name
+    save_file(content, path) if path.suffix == ".safetensors" else torch.save(content, path)
+    found = read_concept(path, XL)
+    assert found.vectors is not None and found.num_vectors == 2 and found.widths == XL
+    assert torch.allclose(found.vectors, torch.cat(list(PARTS.values()), 1), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ({"cat": torch.zeros(1, 768)}, "no vectors for the text encoder clip_l.*another kind of model"),
+        ({"clip_l": torch.zeros(1, 768)}, "no vectors for the text encoder clip_g"),
+        ({"clip_l": torch.zeros(1, 768), "clip_g": torch.zeros(2, 1280)}, "1, 2 vectors"),
+        ({"clip_l": torch.zeros(1, 768), "clip_g": torch.zeros(1, 768)}, "768 wide.*1280 wide"),
+    ],
+)
+def test_files_that_are_no_word_of_two_text_encoders_are_refused(tmp_path: Path, content: Any, sentence: str) -> None:
+    save_file(content, tmp_path / "cat.safetensors")
+    with pytest.raises(UserError, match=sentence):
+        read_concept(tmp_path / "cat.safetensors", XL)
+
+
+@pytest.mark.parametrize(
+    ("widths", "keys"), [({}, ["<cat>"]), ({"clip_l": 768}, ["<cat>"]), ({"clip_h": 1024}, ["clip_h"]), (XL, list(XL))]
+)
+def test_a_word_is_filed_under_the_keys_of_its_text_encoders(
+    tmp_path: Path, widths: dict[str, int], keys: list[str]
+) -> None:
+    vectors = torch.randn(3, sum(widths.values()) or 768)
+    write_concept(Concept("cat", "cat", vectors, num_vectors=3, widths=widths), tmp_path / "cat.safetensors")
+    assert sorted(load_file(tmp_path / "cat.safetensors")) == sorted(keys)
+    assert torch.equal(read_concept(tmp_path / "cat.safetensors", widths or {"clip_l": 768}).vectors, vectors)
+
+
+def test_a_bundled_word_of_one_text_encoder_is_read(tmp_path: Path) -> None:
+    save_file({"bundle_emb.cat.string_to_param.*": torch.ones(2, 768), "x": torch.zeros(1)}, tmp_path / "a.safetensors")
+    assert torch.equal(read_concept(tmp_path / "a.safetensors").vectors, torch.ones(2, 768))
