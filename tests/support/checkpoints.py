@@ -139,7 +139,7 @@ def write(kind: str, path: Path, dtype: torch.dtype = torch.float16, seed: int =
         torch.manual_seed(seed)
         state = {f"model.diffusion_model.{key}": value for key, value in _unet_state(kind).items()}
         scale = 0.13025 if kind.startswith(("sdxl", "refiner")) else 0.18215
-        state |= {f"first_stage_model.{key}": value for key, value in _autoencoder_state(scale).items()}
+        state |= {f"first_stage_model.{key}": value for key, value in autoencoder_state(scale).items()}
         state |= _text_state(kind)
     if kind == "sdxl_v":
         state["v_pred"] = torch.zeros(0)
@@ -183,7 +183,7 @@ def _unet_state(kind: str) -> dict[str, torch.Tensor]:
     if kind in REFUSED:
         return UNetModel(**{**SHARED_UNET, **options}, dtype=torch.float32, device="meta").state_dict()
     unet = UNetModel(**{**SHARED_UNET, **options}, dtype=torch.float32)
-    _initialise(unet)
+    initialise(unet)
     for name, parameter in unet.named_parameters():
         if name.endswith(("attn2.to_q.weight", "attn2.to_k.weight")):
             parameter.data.mul_(4.0)
@@ -217,22 +217,26 @@ def _prefixed(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Te
     return {f"{prefix}{key}": value for key, value in state.items()}
 
 
-def _autoencoder_state(scale: float) -> dict[str, torch.Tensor]:
+def autoencoder_state(scale: float) -> dict[str, torch.Tensor]:
+    """Return a random TAESD whose latents have the scale of a family's."""
     from comfy.taesd.taesd import TAESD
 
     autoencoder = TAESD(latent_channels=4)
-    _initialise(autoencoder)
+    initialise(autoencoder)
     autoencoder.vae_scale.data.fill_(scale)
     return autoencoder.state_dict()
 
 
-def _initialise(module: torch.nn.Module) -> None:
+def initialise(module: torch.nn.Module) -> None:
+    """Draw the weights of a network of the host's layers."""
     # The host's layers skip initialisation, and the real recipe's zero layers would make the output independent of x.
     for layer in module.modules():
         if isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d)):
             torch.nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5))
             if layer.bias is not None:
                 torch.nn.init.uniform_(layer.bias, -0.02, 0.02)
+        elif isinstance(layer, torch.nn.Embedding):
+            torch.nn.init.normal_(layer.weight, std=0.0137)
         elif isinstance(layer, (torch.nn.GroupNorm, torch.nn.LayerNorm)):
             torch.nn.init.ones_(layer.weight)
             torch.nn.init.zeros_(layer.bias)

@@ -86,7 +86,7 @@ def test_an_autoencoder_of_other_latents_is_refused(case: FamilyCase) -> None:
 
     with torch.inference_mode(False):
         autoencoder = TAESD(latent_channels=16)
-        checkpoints._initialise(autoencoder)
+        checkpoints.initialise(autoencoder)
         vae = comfy.sd.VAE(sd=autoencoder.state_dict())
     model, clip, _ = case.loaded
     sentence = complaint(lambda: train((model, clip, vae), short_config(steps=1)))

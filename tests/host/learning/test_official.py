@@ -29,7 +29,7 @@ def with_posterior(loaded: Loaded) -> Loaded:
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
         torch.manual_seed(3)
         autoencoder = AutoencoderKL(ddconfig=shape, embed_dim=4)
-        checkpoints._initialise(autoencoder)
+        checkpoints.initialise(autoencoder)
     with torch.inference_mode():
         vae = comfy.sd.VAE(sd=autoencoder.state_dict())
     return (*loaded[:2], vae)
