@@ -36,7 +36,7 @@ class TrainConcept(io.ComfyNode):
             inputs=[
                 *_sockets(),
                 *setting_inputs(ConceptPayload, "concept"),
-                *setting_inputs(InversionConfig, "training", "run", "hold"),
+                *setting_inputs(InversionConfig, "training", "run", "hold", "memory"),
             ],
             outputs=[
                 Concept.Output("concept", display_name="concept", tooltip="For Save Concept."),
@@ -167,7 +167,9 @@ def _tuning_schema(
                 "training and keeps them with the run.",
             ),
             *setting_inputs(ConceptPayload, "concept"),
-            *setting_inputs(kind, "training", "prior", "run", "memory", "lora", "hold", "rank"),
+            *setting_inputs(
+                kind, "training", "prior", "run", "optimizer", "memory", "accumulation", "lora", "hold", "rank"
+            ),
         ],
         outputs=[
             io.Model.Output(

@@ -34,7 +34,6 @@ class InversionConfig(HoldSettings):
     prior_weight: ClassVar[float] = 0.0
     token_learning_rate: ClassVar[float] = 0.0
     optimizer: ClassVar[str] = "adamw"
-    gradient_checkpointing: ClassVar[bool] = False
     gradient_accumulation: ClassVar[int] = 1
     lora_rank: ClassVar[int] = 0
     train_rank: ClassVar[int] = 0
@@ -183,6 +182,17 @@ class InversionConfig(HoldSettings):
         optional=True,
         long=True,
         group=_RUN,
+    )
+    gradient_checkpointing: bool = setting(
+        False,
+        "switch",
+        "Compute the model's blocks twice instead of keeping their activations: less memory, more time, the same "
+        "result",
+        paper="off",
+        rare=True,
+        optional=True,
+        changes_result=False,
+        group="memory",
     )
     recode_momentum: float = setting(0.5, "number", "See `recoding.RecoderSettings`", within=(0, 1))
     superclass_share: float = setting(0.25, "number", "See `recoding.RecoderSettings`", within=(0, 1))

@@ -10,7 +10,7 @@ from ..training.optimizers import OPTIMIZERS
 from .methods import CUSTOM_DIFFUSION, DREAMBOOTH, Method
 from .settings import InversionConfig
 
-_PRIOR, _MEMORY = "prior", "memory"
+_PRIOR = "prior"
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,7 @@ class TuningConfig(InversionConfig):
         paper="adamw",
         rare=True,
         optional=True,
-        group=_MEMORY,
-    )
-    gradient_checkpointing: bool = setting(
-        False,
-        "switch",
-        "Compute the model's blocks twice instead of keeping their activations: less memory, more time, the same "
-        "result",
-        paper="off",
-        rare=True,
-        optional=True,
-        changes_result=False,
-        group=_MEMORY,
+        group="optimizer",
     )
     gradient_accumulation: int = setting(
         1,
@@ -73,7 +62,7 @@ class TuningConfig(InversionConfig):
         paper="1",
         rare=True,
         optional=True,
-        group=_MEMORY,
+        group="accumulation",
     )
     train_rank: int = setting(
         0,

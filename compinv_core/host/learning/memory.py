@@ -10,6 +10,7 @@ import comfy.model_management
 import torch
 
 from ... import logger
+from ...basics.errors import UserError
 from ...learning.settings import InversionConfig
 from ...training.low_rank import factor_shapes
 from ...training.memory import Activations, MemoryEstimate, activation_bytes, estimate_memory
@@ -30,6 +31,8 @@ def check_memory(
 ) -> MemoryEstimate:
     """Log what a training will need beside the model, and refuse it where it cannot fit; the models are loaded for it.
 
+    Of a word alone nearly all of that are activations, which are reckoned generously: it is warned of, not refused.
+
     `batch_shape` is (batch, C, h, w) of one forward pass.
 
     Raises
@@ -43,7 +46,12 @@ def check_memory(
     network, text_encoder = model.model.diffusion_model, clip.cond_stage_model
     estimate = needed_memory(network, text_encoder, config, trains_weight, batch_shape, compute, per_cell)
     free = _available(model, clip)
-    estimate.check(free, str(device), _cures(config, batch_shape[0]))
+    try:
+        estimate.check(free, str(device), _cures(config, batch_shape[0]))
+    except UserError as error:
+        if config.method.trains_model:
+            raise
+        logger.warning("%s may run out of memory: %s", config.method.node_name, error)
     logger.info("%s needs about %s beside the models; %.1f GB are free on %s.",
                 config.method.node_name, estimate.description, free / 1e9, device)  # fmt: skip
     return estimate
@@ -118,13 +126,14 @@ def _available(model: ModelPatcher, clip: CLIP) -> float:
 
 
 def _cures(config: InversionConfig, batch: int) -> str:
-    cures = ["use smaller images", "or train a method that changes less of the model"]
+    last = "or train a method that changes less of the model" if config.method.trains_model else "or free memory"
+    cures = ["use smaller images", last]
     if batch > 1:
         cures.insert(0, "lower batch_size")
     if not config.gradient_checkpointing:
         cures.insert(0, "turn gradient_checkpointing on")
-    if config.optimizer == "adamw":
+    if config.optimizer == "adamw" and config.method.trains_model:
         cures.insert(0, "choose the optimizer adafactor")
-    if not config.train_rank:
+    if not config.train_rank and config.method.trains_model:
         cures.insert(0, "set train_rank, which trains thin factors in the place of whole weights")
     return ", ".join(cures)

@@ -139,7 +139,7 @@ class InversionRun:
             self._store = RunStore(run_dir, self._fingerprint(), self._summary(), self._earlier)
             done = self._store.check(config.steps, config.resume)
         # A finished run is only read back.
-        if config.method.trains_model and done != config.steps:
+        if done != config.steps:
             check_optimizer(config.optimizer, model.load_device)
             memory = check_memory(model, clip, config, self._trains(), self.batch_shape())
             if self._store is not None:

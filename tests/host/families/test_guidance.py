@@ -27,7 +27,7 @@ def guidance() -> Any:
     from compinv_core.boxes.layout import Layout
     from compinv_core.spatial.settings import GuidanceConfig
 
-    module.strong = GuidanceConfig(strength=3000.0, threshold=0.1, max_iterations=2, guided_steps=2)
+    module.strong = GuidanceConfig(strength=300.0, threshold=0.1, max_iterations=2, guided_steps=2)
     module.watching = GuidanceConfig(threshold=1.0, max_iterations=1)
     module.two_boxes = Layout(PHRASES, BOXES, SIZE[1] * 8, SIZE[0] * 8)
     return module
