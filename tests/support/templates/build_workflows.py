@@ -22,6 +22,8 @@ from playwright.sync_api import Page
 from support import browser, locations
 from support.server import ComfyServer
 from support.templates.layout_workflows import LAYOUT_WORKFLOWS
+from support.templates.sdxl_workflows import CHECKPOINT as SDXL_CHECKPOINT
+from support.templates.sdxl_workflows import sdxl_workflows
 from support.templates.tuning_workflows import TUNING_WORKFLOWS
 
 CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
@@ -220,6 +222,7 @@ COMPOSE: dict[str, Node] = {
 }  # fmt: skip
 
 WORKFLOWS = {"01-train-concept": TRAIN, "02-compose-with-boxes": COMPOSE, **LAYOUT_WORKFLOWS, **TUNING_WORKFLOWS}
+WORKFLOWS |= sdxl_workflows(WORKFLOWS)
 
 BUILD = """async (nodes) => {
     await app.loadGraphData({version: 0.4, last_node_id: 0, last_link_id: 0, nodes: [], links: [], groups: []});
@@ -286,7 +289,8 @@ def main() -> None:
         for thing in ("my-cat", "my-ball"):
             for number in (1, 2, 3):
                 (server.base / "input" / f"{thing}-{number}.png").touch()
-        (server.base / "models" / "checkpoints" / CHECKPOINT).touch()
+        for name in (CHECKPOINT, SDXL_CHECKPOINT):
+            (server.base / "models" / "checkpoints" / name).touch()
         server.start()
         try:
             with browser.open_frontend(server.url) as page:
