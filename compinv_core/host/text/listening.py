@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import comfy.sd1_clip
 import torch
+from safetensors import safe_open
 
 from ...basics.errors import quoted
-from ..family import Family, TextEncoder, families_of_width
+from ..family import FAMILIES, Family, TextEncoder, families_of_width
 
 if TYPE_CHECKING:
     from comfy.sd1_clip import SDTokenizer
@@ -52,6 +53,8 @@ class Listener:
         The embedding that it read last.
     chunks : list of list of (Token, weight, word id)
         What it returned; word id 0 marks start, end and padding.
+    partial : list of DroppedWord
+        Embeddings that take effect, but were made for more text encoders than there are.
     words : list of str or (name, Tensor (k, D))
         Ordinary text, without emphasis, and the embeddings that it found; their word ids count from 1.
     """
@@ -64,6 +67,7 @@ class Listener:
     chunks: list[list[tuple[Token, float, int]]] = field(default_factory=list)
     words: list[str | tuple[str, torch.Tensor]] = field(default_factory=list)
     dropped: list[DroppedWord] = field(default_factory=list)
+    partial: list[DroppedWord] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.tokenizer: Any = copy.copy(self.original)
@@ -100,6 +104,9 @@ class Listener:
             self.words.append((self.name, found.reshape(-1, found.shape[-1])))
         if fault := _fault(self.name, found, self.family, self.encoder, self.tokenizer):
             self.dropped.append(fault)
+        elif maker := _larger_maker(self.name, self.family, self.tokenizer):
+            reason = f"it is one of {maker}, of which only the part for {self.encoder.embedding_key} takes effect here"
+            self.partial.append(DroppedWord(self.name, reason, f"load all text encoders of {maker}"))
         return found, name, rest
 
 
@@ -125,6 +132,17 @@ def _fault(
     if not torch.isfinite(found.float()).all():
         return DroppedWord(name, "its file holds NaN or infinity, which spoils the whole picture", "train it again")
     return None
+
+
+def _larger_maker(name: str, family: Family, tokenizer: SDTokenizer) -> str:
+    """Return the family that an embedding's file has vectors of other text encoders for; empty where it has none."""
+    path = _file_of(name, tokenizer)
+    if path is None or path.suffix != ".safetensors":
+        return ""
+    with safe_open(path, "pt") as file:
+        keys = set(file.keys())
+    makers = (other for other in FAMILIES if set(other.widths) <= keys and not set(other.widths) <= set(family.widths))
+    return next((other.name for other in makers), "")
 
 
 def _file_of(name: str, tokenizer: SDTokenizer) -> Path | None:

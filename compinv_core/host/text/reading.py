@@ -66,6 +66,7 @@ class EncoderReading:
     words: tuple[str, ...]
     embeddings: tuple[Embedding, ...]
     dropped: tuple[DroppedWord, ...]
+    partial: tuple[DroppedWord, ...] = ()
 
     @property
     def tokens(self) -> list[Token]:
@@ -104,8 +105,9 @@ class PromptReading:
         return [*used, *(word.name for word in self.dropped)]
 
     def warn_of_dropped(self, node_name: str) -> None:
-        """Say in the log which embeddings of the prompt take no effect, and why."""
-        for word in self.dropped:
+        """Say in the log which embeddings of the prompt take no effect or only a part of it, and why."""
+        partial = (word for reading in self.encoders for word in reading.partial)
+        for word in (*self.dropped, *dict.fromkeys(partial)):
             logger.warning(
                 "%s: the prompt asks for the embedding %s, but %s.", node_name, quoted(word.name), word.reason
             )
@@ -201,6 +203,7 @@ def _encoded(heard: Listener) -> EncoderReading:
         tuple(word for word in heard.words if isinstance(word, str)),
         tuple(embeddings),
         tuple(heard.dropped),
+        tuple(heard.partial),
     )
 
 

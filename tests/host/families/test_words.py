@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -180,3 +181,30 @@ def test_a_word_of_two_encoders_is_refused_with_a_clip_of_one(sdxl: FamilyCase, 
 
     with pytest.raises(UserError, match="Stable Diffusion XL"):
         inspect()
+
+
+def test_half_a_word_is_named_where_its_other_text_encoder_is_missing(
+    sdxl: FamilyCase, caplog: pytest.LogCaptureFixture
+) -> None:
+    from compinv_core.host.text.spans import find_spans
+
+    sdxl.save_word("whole-cat", sdxl.word(2))
+    _, clip, _ = load_as_executor("tiny")
+    with caplog.at_level(logging.WARNING, "compinv"):
+        find_spans(clip, "embedding:whole-cat cat and a ball", ("a ball",), "Test Node")
+        find_spans(sdxl.loaded[1], "embedding:whole-cat cat and a ball", ("a ball",), "Test Node")
+    (message,) = [record.message for record in caplog.records if record.name == "compinv"]
+    assert '"whole-cat"' in message and sdxl.name in message and "clip_l" in message
+
+
+def test_a_layout_data_set_is_collected(case: FamilyCase, tmp_path: Path) -> None:
+    from compinv_core.host.layouts.collection import CollectionConfig, collect_layouts
+    from compinv_core.host.text.encoder import load_anchors
+    from support import layouts
+
+    model, clip, vae = case.loaded
+    config = CollectionConfig(**layouts.collection(pairs=1, images_per_pair=1))
+    with torch.inference_mode():
+        anchors = load_anchors(clip, layouts.NOUNS)
+        found = collect_layouts(model, clip, vae, layouts.PixelDetector(), anchors, config, tmp_path / "pairs")
+    assert found.pictures >= 1
