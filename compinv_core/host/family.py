@@ -14,22 +14,19 @@ import comfy.model_sampling
 import comfy.supported_models
 import comfy.utils
 import torch
-from comfy.ldm.modules.attention import BasicTransformerBlock, SpatialTransformer
-from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel, Upsample
 
 from ..basics.errors import UserError
 from ..semantic.widths import Widths
 from ..training.memory import SD1_ACTIVATIONS, SDXL_ACTIVATIONS, Activations
+from .unet_blocks import BLOCKS, BlockId
 
 if TYPE_CHECKING:
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
     from comfy.model_patcher import ModelPatcher
     from comfy.sd import CLIP
     from comfy.sd1_clip import SDClipModel, SDTokenizer
 
 _WEIGHT = ".weight"
-
-BlockId = tuple[str, int]
-"""A UNet block as the host names it: ("input", 4), ("middle", 0), ("output", 3)."""
 
 
 @dataclass(frozen=True)
@@ -218,29 +215,10 @@ def tokenizer_of(clip: CLIP) -> SDTokenizer:
     return text_encoders(clip)[0].tokenizer(clip)
 
 
-def families_of_width(width: int) -> list[str]:
-    """Return the names of the families with a text encoder of so wide embeddings."""
-    return [family.name for family in FAMILIES if width in family.widths.values()]
-
-
-def maker_of(vectors: torch.Tensor) -> str:
-    """Return the name of the family that a word (k, D) was made for; "another model" where none has such vectors."""
-    names = [family.name for family in FAMILIES if sum(family.widths.values()) == vectors.shape[-1]]
-    return names[0] if names else "another model"
-
-
-def transformer_blocks(unet: UNetModel, block: BlockId) -> list[BasicTransformerBlock]:
-    """Return the transformer blocks of a UNet block, in the order of execution; empty where it has none."""
-    kind, index = block
-    if kind == "middle":
-        layers = unet.middle_block
-    else:
-        layers = (unet.input_blocks if kind == "input" else unet.output_blocks)[index]
-    if layers is None:
-        return []
-    spatial = [layer for layer in layers.children() if isinstance(layer, SpatialTransformer)]
-    transformers = [transformer for layer in spatial for transformer in layer.transformer_blocks]
-    return [transformer for transformer in transformers if isinstance(transformer, BasicTransformerBlock)]
+def maker_of(width: int) -> str:
+    """Return the name of the family with words, or parts of words, that are so wide; empty where there is none."""
+    names = (family.name for family in FAMILIES if width in (*family.widths.values(), sum(family.widths.values())))
+    return next(names, "")
 
 
 def predicts_velocity(sampling: Any) -> bool:
@@ -264,31 +242,6 @@ def predicts_velocity(sampling: Any) -> bool:
     )
 
 
-def _middle(unet: UNetModel) -> list[BlockId]:
-    return [("middle", 0)] if transformer_blocks(unet, ("middle", 0)) else []
-
-
-def _all_up(unet: UNetModel) -> list[BlockId]:
-    return [("output", i) for i in range(len(unet.output_blocks)) if transformer_blocks(unet, ("output", i))]
-
-
-def _first_up(unet: UNetModel) -> list[BlockId]:
-    """The first level of the decoder that has cross-attention: output blocks 3, 4 and 5 of Stable Diffusion 1."""
-    found: list[BlockId] = []
-    for index, layers in enumerate(unet.output_blocks):
-        if transformer_blocks(unet, ("output", index)):
-            found.append(("output", index))
-        if found and any(isinstance(layer, Upsample) for layer in layers.children()):
-            break
-    return found
-
-
-_BLOCKS = {
-    "middle and first up": lambda unet: _middle(unet) + _first_up(unet),
-    "middle": _middle,
-    "first up": _first_up,
-    "all up": _all_up,
-}
 _TRAINED = {
     "nothing": lambda name: False,
     "keys and values": lambda name: name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight")),
@@ -299,7 +252,7 @@ SD1 = Family(
     "Stable Diffusion 1",
     comfy.supported_models.SD15,
     (TextEncoder("clip_l", "clip_l", 768),),
-    _BLOCKS,
+    BLOCKS,
     _TRAINED,
     SD1_ACTIVATIONS,
     "diffusers",
@@ -308,7 +261,7 @@ SD2 = Family(
     "Stable Diffusion 2",
     comfy.supported_models.SD20,
     (TextEncoder("clip_h", "clip_h", 1024),),
-    _BLOCKS,
+    BLOCKS,
     _TRAINED,
     SD1_ACTIVATIONS,
     "diffusers",
@@ -318,7 +271,7 @@ SDXL = Family(
     "Stable Diffusion XL",
     comfy.supported_models.SDXL,
     (TextEncoder("clip_l", "clip_l", 768), TextEncoder("clip_g", "clip_g", 1280, gives_pooled=True)),
-    _BLOCKS,
+    BLOCKS,
     _TRAINED,
     SDXL_ACTIVATIONS,
     "network",

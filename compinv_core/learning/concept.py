@@ -13,7 +13,7 @@ from ..basics.errors import UserError, quoted
 from ..basics.names import check_name
 from ..basics.settings import check_settings, setting
 from ..semantic.widths import Widths
-from .photo_sizes import Frame
+from .pictures.sizes import Frame
 
 Images = torch.Tensor | Sequence[torch.Tensor]
 """A batch (n, H, W, ...) or several, as they come from the graph."""
@@ -35,7 +35,7 @@ class Concept(ByContent):
         How they were made: loss weights, anchors, steps, seed, versions.
     photos : tuple of Tensor (b, H, W, C), 0 to 1
     frames : tuple of tuple of int
-        For each batch of photos what it was cut from; see `photo_sizes.Frame`. Empty where that does not count.
+        For each batch of photos what it was cut from; see `pictures.sizes.Frame`. Empty where that does not count.
     masks : tuple of Tensor (b, H, W), or None
         1 where the thing is.
     class_images : tuple of Tensor (b, H, W, C), 0 to 1, or None

@@ -8,47 +8,20 @@ that the class itself is not unlearned. The diffusion model and the text encoder
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 
-from ..semantic.context import Surroundings
-from ..semantic.learned_token import LearnedToken
-from ..semantic.learned_word import LearnedWord
 from ..training.task import StepLoss
 from .condition import Condition, joined_conditions
-from .encoded import ClassData, InversionData
-from .photos_of_sizes import PhotosOfSizes
 from .settings import InversionConfig
+from .subject import Subject
 from .together import Asked, Denoise, Request, evaluated, joined
 
 _STEADY = 8
-
-Encode = Callable[[int, torch.Tensor], Condition]
-
-
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """What the loss sees of a concept in training.
-
-    Attributes
-    ----------
-    encode : callable
-        (index of the template, vectors (k, D)) -> the condition of one picture, differentiable in the vectors.
-    pictures_of_class : ClassData, optional
-        None learns without a prior loss.
-    surroundings : Surroundings, optional
-        None learns without a context loss.
-    """
-
-    token: LearnedToken | LearnedWord
-    data: InversionData | PhotosOfSizes
-    encode: Encode
-    pictures_of_class: ClassData | None = None
-    surroundings: Surroundings | None = None
 
 
 @dataclass(frozen=True, eq=False)

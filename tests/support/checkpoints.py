@@ -19,10 +19,11 @@ from pathlib import Path
 import torch
 
 if __package__:
-    from . import locations, text_weights
+    from . import locations
+    from .models import text_weights
 else:
     import locations
-    import text_weights
+    from models import text_weights
 
 # Attention is 1 where a level has it. `tiny` has one level (latent resolution only); `small` has the four levels of
 # Stable Diffusion 1 with 320 channels in each and one residual block per level; `full` is Stable Diffusion 1 itself.

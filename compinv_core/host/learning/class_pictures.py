@@ -15,7 +15,7 @@ from ...basics.atomic_file import remove_leftovers
 from ...basics.digests import text_digest
 from ...basics.errors import UserError, quoted
 from ...learning.concept import Concept
-from ...learning.photos import stack_photos
+from ...learning.pictures.photos import stack_photos
 from ...learning.settings import InversionConfig
 from ...training.events import Sink, Work
 from ..family import Family

@@ -14,13 +14,12 @@ from ... import __version__, logger
 from ...basics.errors import UserError, listed
 from ...learning.concept import Concept, check_distinct_names
 from ...learning.embedding_file import MAKER_KEY, anchors_to_text
-from ...learning.photo_sizes import by_size, fit_for, fitted
-from ...learning.photos import single_masks, stack_masks, stack_photos
+from ...learning.pictures.photos import single_masks, stack_masks, stack_photos
+from ...learning.pictures.sizes import by_size, fit_for, fitted
 from ...learning.settings import InversionConfig
 from ...semantic.anchors import REDUCTIONS, Anchors, equivalent_anchor_weight
 from ...semantic.hold import SPHERE
-from ...semantic.learned_token import LearnedToken
-from ...semantic.learned_word import LearnedWord
+from ...semantic.learned_token import LearnedToken, LearnedWord
 from ...semantic.recoding import AnchorRecoder
 from ...semantic.widths import Widths, names_of, parts_of
 from ...training.watch import Watch

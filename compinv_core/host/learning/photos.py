@@ -11,7 +11,7 @@ from comfy.ldm.modules.distributions.distributions import DiagonalGaussianDistri
 
 from ... import logger
 from ...basics.errors import UserError
-from ...learning.photos import centre_crop, latent_weights
+from ...learning.pictures.photos import centre_crop, latent_weights
 from ...learning.settings import InversionConfig
 from ...training.events import Sink, reported
 from ..family import Family

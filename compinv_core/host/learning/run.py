@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import torch
 
 from ... import logger
-from ...basics.digests import digest
-from ...basics.settings import fingerprint
 from ...learning.concept import Concept
 from ...learning.condition import Condition
-from ...learning.encoded import Encoded
-from ...learning.inversion import ClassData, Inversion, InversionData, Subject
-from ...learning.photo_sizes import Frame
-from ...learning.photos_of_sizes import PhotosOfSizes
+from ...learning.inversion import Inversion, Subject
+from ...learning.pictures.encoded import ClassData, Encoded, InversionData
+from ...learning.pictures.of_sizes import PhotosOfSizes
+from ...learning.pictures.sizes import Frame
 from ...learning.settings import InversionConfig
 from ...semantic.anchors import Anchors
 from ...semantic.context import Surroundings
@@ -37,7 +35,6 @@ from .class_pictures import (
     ClassPictures,
     class_prompts,
     class_sources,
-    first_class_prompt,
     kept_folder,
     make_class_pictures,
 )
@@ -50,6 +47,7 @@ from .concepts import (
     learned_token,
     log_equivalent_weights,
 )
+from .fingerprint import run_fingerprint
 from .memory import check_memory
 from .photos import check_autoencoder, encode_photos, encode_spread, samples_posterior
 from .preview import PREVIEW, preview_of
@@ -136,7 +134,10 @@ class InversionRun:
         self._store, done = None, None
         if run_dir is not None:
             self._models, self._earlier = model_fingerprint(model, clip, vae), earlier_fingerprint(model, clip, vae)
-            self._store = RunStore(run_dir, self._fingerprint(), self._summary(), self._earlier)
+            prints = run_fingerprint(
+                config, self._concepts, self._dictionaries, self._nouns, self._class_sources, self._models
+            )
+            self._store = RunStore(run_dir, prints, self._summary(), self._earlier)
             done = self._store.check(config.steps, config.resume)
         # A finished run is only read back.
         if done != config.steps:
@@ -279,38 +280,6 @@ class InversionRun:
 
     def _trains(self) -> Callable[[str], bool]:
         return self._family.trained_weights[self._config.method.trains]
-
-    def _fingerprint(self) -> dict[str, str]:
-        """Return everything that the bits of the result depend on."""
-        prints = {**fingerprint(self._config), **fingerprint(self._concepts[0], without=("name",)), **self._models}
-        if self._config.is_official:
-            # Earlier versions knew only of the anchor, the mask and the vectors.
-            prints["what official_2024 repeats"] = "one vector, weight decay, posterior samples, mirrored photos"
-        if self._config.method.trains_model:
-            prints["method"] = self._config.method.name
-            prints["class_prompt"] = repr(first_class_prompt(self._config, self._concepts))
-        for index, concept in enumerate(self._concepts):
-            which = f" {index + 1}" if index else ""
-            if index:
-                prints[f"words{which}"] = repr((concept.superclass, concept.init_word, concept.num_vectors))
-            prints[f"images{which}"] = digest(*concept.photos)
-            if concept.frames:
-                prints[f"sizes{which}"] = repr(concept.frames)
-            prints[f"mask{which}"] = "none" if concept.masks is None else digest(*concept.masks)
-            anchors = self._dictionaries[index]
-            prints[f"anchors{which}"] = "none" if anchors is None else digest(anchors.vectors)
-            if anchors is not None:
-                # Earlier versions let any anchor in, and scaled the prior loss by 1 - anchor_weight.
-                prints["which anchors count"] = repr(self._config.recoder_settings().least_share)
-                if self._class_sources:
-                    prints["the weighing of the prior loss"] = "not scaled"
-            if self._nouns[index]:
-                prints[f"context{which}"] = repr(self._nouns[index])
-            if self._class_sources:
-                source = self._class_sources[index]
-                made = isinstance(source, ClassPictures)
-                prints[f"class images{which}"] = source.description() if made else digest(source)
-        return prints
 
     def _summary(self) -> dict[str, object]:
         names = [concept.name for concept in self._concepts]

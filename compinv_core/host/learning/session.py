@@ -19,9 +19,10 @@ from ...spatial.attention import BlockAttention
 from ...training.low_rank import LowRank
 from ..checkpointing import gradient_checkpointing
 from ..computing import held_weights, resident
-from ..family import BlockId, Family, inference_type, predicts_velocity
+from ..family import Family, inference_type, predicts_velocity
 from ..inference import normalise_parameters, pytorch_attention_override
 from ..sampling.capture import AttentionCapture, CaptureComplete
+from ..unet_blocks import BlockId
 from .memory import step_activations
 from .trained_weights import Weights, trained_weights
 

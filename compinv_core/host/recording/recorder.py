@@ -19,7 +19,7 @@ from ...boxes.layout import Box
 from ...recording.record import AttentionRecord, AttentionRecording
 from ...spatial.attention import BlockMaps, reduce_block
 from ...words.phrases import check_phrases
-from ..family import BlockId, Family
+from ..family import Family
 from ..sampling.capture import AttentionTap, TapTarget, with_attention_patch
 from ..sampling.conditional_pass import ConditionalPass, positive_conditions
 from ..sampling.hook import SamplerStart, set_hooks
@@ -27,6 +27,7 @@ from ..spatial.objective import REGIONS_KEY
 from ..text.known_prompt import KnownPrompt
 from ..text.reading import read_prompt
 from ..text.spans import find_spans
+from ..unet_blocks import BlockId
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher

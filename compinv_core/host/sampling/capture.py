@@ -15,7 +15,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from ...basics.errors import UserError
 from ...spatial.attention import BlockAttention, BlockMaps, attention_weights, combined, mean_logits, reduce_block
 from ..checkpointing import Context, computed_twice
-from ..family import BlockId, transformer_blocks
+from ..unet_blocks import BlockId, transformer_blocks
 
 _EXECUTION_ORDER = {"input": 0, "middle": 1, "output": 2}
 

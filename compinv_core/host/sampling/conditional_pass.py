@@ -13,8 +13,8 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 
 from ...spatial.attention import BlockAttention
 from ..checkpointing import gradient_checkpointing
-from ..family import BlockId
 from ..inference import InferenceTensorGuard, pytorch_attention_override
+from ..unet_blocks import BlockId
 from .capture import AttentionCapture, CaptureComplete, SparingCapture, with_attention_patch
 
 TWICE = (ResBlock, BasicTransformerBlock)

@@ -59,9 +59,10 @@ def chosen_word(clip: CLIP, name: str, concept: Concept | None, node: str) -> Co
         if concept.vectors is None:
             raise UserError(f"{node}: the concept {quoted(concept.name)} has not been learned yet; connect a training.")
         if concept.vectors.shape[1] != sum(family.widths.values()):
+            maker = maker_of(concept.vectors.shape[1]) or "another model"
             raise UserError(
-                f"{node}: the concept {quoted(concept.name)} was learned for {maker_of(concept.vectors)} and the text "
-                f"encoder is that of {family.name}; connect `clip` to the checkpoint of the training."
+                f"{node}: the concept {quoted(concept.name)} was learned for {maker} and the text encoder is that of "
+                f"{family.name}; connect `clip` to the checkpoint of the training."
             )
         return concept
     if name == NO_EMBEDDING:

@@ -22,10 +22,11 @@ from ...boxes.layout import Layout
 from ...spatial.guidance import guide_latents
 from ...spatial.settings import GuidanceConfig
 from ..computing import resident
-from ..family import BlockId, Family
+from ..family import Family
 from ..sampling.hook import SamplerStart, UpdateObserver, set_hooks
 from ..text.known_prompt import KnownPrompt
 from ..text.spans import find_spans, together
+from ..unet_blocks import BlockId
 from .objective import REGIONS_KEY, AttentionObjective, Region
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from ...boxes.layout import Box, crop_box
 from ...spatial.guidance import layout_loss
 from ...spatial.settings import GuidanceConfig
 from ..computing import held_weights
-from ..family import BlockId
 from ..inference import InferenceTensorGuard
 from ..sampling.conditional_pass import ConditionalPass, positive_conditions
+from ..unet_blocks import BlockId
 
 REGIONS_KEY = "compinv_regions"
 """Key of a conditioning's options under which its layout travels: a tuple of `Region`."""

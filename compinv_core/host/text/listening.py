@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 
 from ...basics.errors import quoted
-from ..family import FAMILIES, Family, TextEncoder, families_of_width
+from ..family import FAMILIES, Family, TextEncoder, maker_of
 
 if TYPE_CHECKING:
     from comfy.sd1_clip import SDTokenizer
@@ -126,8 +126,8 @@ def _fault(
         return DroppedWord(name, "its file holds no vector", "train it again")
     if found.shape[-1] != encoder.width:
         reason = f"it is {found.shape[-1]} wide and this text encoder {encoder.width}"
-        if makers := families_of_width(found.shape[-1]):
-            reason += f" (the word is one of {makers[0]}, the prompt of {family.name})"
+        if maker := maker_of(found.shape[-1]):
+            reason += f" (the word is one of {maker}, the prompt of {family.name})"
         return DroppedWord(name, reason, f"take one that was made for {family.name}")
     if not torch.isfinite(found.float()).all():
         return DroppedWord(name, "its file holds NaN or infinity, which spoils the whole picture", "train it again")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.families import FAMILIES, FamilyCase
+from support.models.families import FAMILIES, FamilyCase
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from support import checkpoints
-from support.families import FamilyCase
+from support.models.families import FamilyCase
 from support.models.training_case import SIZE, photos, short_config, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from support import checkpoints, host, layouts
-from support.families import FAMILIES, FamilyCase
+from support.models.families import FAMILIES, FamilyCase
 from support.models.training_case import Loaded, load_as_executor, short_config, short_tuning, train, tune
 
 host.start()

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from support import host
-from support.double import InDouble, central_difference
-from support.families import FAMILIES, FamilyCase
+from support.models.double import InDouble, central_difference
+from support.models.families import FAMILIES, FamilyCase
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 KINDS = ["sdxl", "sdxl_v", "sd2", "sd2_v"]

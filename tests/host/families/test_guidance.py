@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from support import host
-from support.families import FAMILIES, FamilyCase
+from support.models.families import FAMILIES, FamilyCase
 from support.sampling import PROMPT, encode, noise_like, sample
 
 pytestmark = pytest.mark.usefixtures("one_thread")

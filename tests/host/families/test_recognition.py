@@ -7,7 +7,7 @@ import re
 import pytest
 
 from support import host
-from support.families import FAMILIES, FamilyCase
+from support.models.families import FAMILIES, FamilyCase
 from support.models.training_case import load_as_executor
 
 host.start()
@@ -53,7 +53,8 @@ def test_models_that_predict_velocity_are_of_the_family_too(kind: str) -> None:
 
 @pytest.mark.parametrize("choice", ["middle and first up", "middle", "first up", "all up"])
 def test_every_choice_of_blocks_has_cross_attention(case: FamilyCase, choice: str) -> None:
-    from compinv_core.host.family import Family, transformer_blocks
+    from compinv_core.host.family import Family
+    from compinv_core.host.unet_blocks import transformer_blocks
 
     model, _, _ = case.loaded
     unet = model.model.diffusion_model

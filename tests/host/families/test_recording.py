@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from support import host
-from support.families import FamilyCase
+from support.models.families import FamilyCase
 from support.sampling import PROMPT, encode, noise_like, sample
 
 pytestmark = pytest.mark.usefixtures("one_thread")

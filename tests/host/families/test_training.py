@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from support import host
-from support.families import FAMILIES, FamilyCase
+from support.models.families import FAMILIES, FamilyCase
 from support.models.training_case import Loaded, anchored_run, short_config, train
 from support.sampling import encode, sample
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from support import host
-from support.families import FamilyCase, is_encoding, stock_encoding
+from support.models.families import FamilyCase, is_encoding, stock_encoding
 from support.models.training_case import load_as_executor
 
 pytestmark = pytest.mark.usefixtures("one_thread")

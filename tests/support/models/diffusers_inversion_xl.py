@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 from .. import locations
 from ..checkpoints import FEW_LAYERS
-from ..text_weights import CLIP_G, CLIP_L, VOCABULARY, ClipShape
 from .diffusers_inversion import token_ids
+from .text_weights import CLIP_G, CLIP_L, VOCABULARY, ClipShape
 
 Weights = dict[str, torch.Tensor]
 

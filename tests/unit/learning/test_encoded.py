@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from compinv_core.learning.condition import Condition
-from compinv_core.learning.encoded import Encoded
-from compinv_core.learning.inversion import ClassData, Inversion, InversionData, Subject
+from compinv_core.learning.inversion import Inversion, Subject
+from compinv_core.learning.pictures.encoded import ClassData, Encoded, InversionData
 from compinv_core.learning.settings import InversionConfig
 from compinv_core.learning.tuning_settings import CustomDiffusionConfig, DreamBoothConfig
 from compinv_core.semantic.learned_token import LearnedToken

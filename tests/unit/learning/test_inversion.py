@@ -12,7 +12,8 @@ from compinv_core.basics.errors import UserError
 from compinv_core.basics.settings import fingerprint
 from compinv_core.learning.concept import Concept
 from compinv_core.learning.condition import Condition
-from compinv_core.learning.inversion import Inversion, InversionData, Subject, reconstruction_loss
+from compinv_core.learning.inversion import Inversion, Subject, reconstruction_loss
+from compinv_core.learning.pictures.encoded import InversionData
 from compinv_core.learning.settings import InversionConfig
 from compinv_core.semantic.anchors import Anchors, anchor_mean
 from compinv_core.semantic.context import Surroundings

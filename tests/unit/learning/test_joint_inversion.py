@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from compinv_core.learning.condition import Condition
-from compinv_core.learning.inversion import ClassData, Inversion, InversionData, Subject
+from compinv_core.learning.inversion import Inversion, Subject
+from compinv_core.learning.pictures.encoded import ClassData, InversionData
 from compinv_core.learning.tuning_settings import CustomDiffusionConfig
 from compinv_core.semantic.anchors import Anchors
 from compinv_core.semantic.learned_token import LearnedToken

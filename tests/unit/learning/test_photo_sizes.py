@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from compinv_core.learning.condition import Condition
-from compinv_core.learning.encoded import InversionData
-from compinv_core.learning.inversion import ClassData, Inversion, Subject
-from compinv_core.learning.photo_sizes import by_size, fit_for, fitted
-from compinv_core.learning.photos_of_sizes import PhotosOfSizes
+from compinv_core.learning.inversion import Inversion, Subject
+from compinv_core.learning.pictures.encoded import ClassData, InversionData
+from compinv_core.learning.pictures.of_sizes import PhotosOfSizes
+from compinv_core.learning.pictures.sizes import by_size, fit_for, fitted
 from compinv_core.learning.tuning_settings import CustomDiffusionConfig
 from compinv_core.semantic.learned_token import LearnedToken
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from compinv_core.basics.errors import UserError
-from compinv_core.learning.photos import centre_crop, latent_weights, stack_masks, stack_photos
+from compinv_core.learning.pictures.photos import centre_crop, latent_weights, stack_masks, stack_photos
 
 
 def test_batches_are_joined_and_alpha_is_dropped() -> None:

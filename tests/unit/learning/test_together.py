@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from compinv_core.learning.condition import Condition
-from compinv_core.learning.inversion import Inversion, InversionData, Subject
+from compinv_core.learning.inversion import Inversion, Subject
+from compinv_core.learning.pictures.encoded import InversionData
 from compinv_core.learning.settings import InversionConfig
 from compinv_core.learning.together import Request, Together
 from compinv_core.semantic.anchors import Anchors

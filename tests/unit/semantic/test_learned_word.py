@@ -8,8 +8,7 @@ import torch
 from compinv_core.basics.errors import UserError
 from compinv_core.semantic.anchors import Anchors, anchor_loss, weighed_alike
 from compinv_core.semantic.hold import Hold
-from compinv_core.semantic.learned_token import LearnedToken
-from compinv_core.semantic.learned_word import LearnedWord
+from compinv_core.semantic.learned_token import LearnedToken, LearnedWord
 from compinv_core.semantic.recoding import AnchorRecoder, RecoderSettings
 from compinv_core.semantic.widths import names_of, parts_of
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .condition import Condition
+from ..condition import Condition
 
 
 @dataclass(frozen=True, eq=False)

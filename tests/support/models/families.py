@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from . import host
-from .models.training_case import Loaded, load_as_executor
+from .. import host
+from .training_case import Loaded, load_as_executor
 
 
 @dataclass(frozen=True)

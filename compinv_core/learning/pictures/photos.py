@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from .. import logger
-from ..basics.errors import UserError, listed
+from ... import logger
+from ...basics.errors import UserError, listed
 
 _SMALLEST_SIDE = 64
 # What Load Image gives where a picture has no alpha channel.
