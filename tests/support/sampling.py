@@ -70,7 +70,8 @@ def probe(model: Any, positive: list, function: Callable, noise: torch.Tensor | 
         return x
 
     noise = noise_like() if noise is None else noise
-    negative = encode("", options.pop("clip", None))
+    clip = options.pop("clip", None)
+    negative = encode("") if clip is None else encode("", clip)
     sigmas = torch.tensor([6.0, 3.0, 0.0])
     with torch.inference_mode():
         comfy.sample.sample_custom(
