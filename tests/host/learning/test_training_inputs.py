@@ -17,6 +17,7 @@ from support.models.training_case import SIZE, Loaded, resampled, short_config, 
 @pytest.mark.parametrize("prediction", ["eps", "v_prediction"])
 def test_target_is_what_denoises_to_the_photo(loaded: Loaded, prediction: str) -> None:
     from compinv_core.host.learning.session import training_session
+    from compinv_core.learning.condition import Condition
 
     model, clip, _ = loaded
     if prediction == "v_prediction":
@@ -25,7 +26,7 @@ def test_target_is_what_denoises_to_the_photo(loaded: Loaded, prediction: str) -
     latents, noise = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 4, 8, 8, generator=generator)
     timesteps = torch.tensor([50, 700])
     with training_session(model, clip, (2, 4, 8, 8)) as (session, _), torch.no_grad():
-        guess, target = session.denoise(latents, noise, timesteps, torch.zeros(2, 77, 768))
+        guess, target = session.denoise(latents, noise, timesteps, Condition(torch.zeros(2, 77, 768)))
         sampling = model.get_model_object("model_sampling")
         sigma = sampling.sigmas.clone()[timesteps]
         noisy = sampling.noise_scaling(sigma, noise, latents)
@@ -184,7 +185,7 @@ def test_saved_embedding_is_read_by_host_and_diffusers_and_encodes_as_in_trainin
     _, clip, _ = loaded
     with torch.inference_mode():
         (prompted, _), *_ = clip.encode_from_tokens_scheduled(clip.tokenize(f"a photo of {concept.prompt_word} asleep"))
-        trained = TemplateEncoder(clip, ["a photo of {} asleep"], 1, "cat")(0, concept.vectors)
+        trained = TemplateEncoder(clip, ["a photo of {} asleep"], 1, "cat")(0, concept.vectors).tokens
     assert torch.equal(prompted, trained)
 
     loaders = pytest.importorskip("diffusers.loaders.textual_inversion")
