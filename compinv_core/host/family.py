@@ -198,11 +198,12 @@ class Family:
         return isinstance(config, self.config) and not isinstance(config, self.others)
 
     def _has_clip(self, clip: CLIP) -> bool:
-        # One encoder is held under the name that `clip` says; several stand side by side.
+        # One encoder is held under the name that `clip` says; several stand side by side, with no others of any kind.
         parts = (clip.cond_stage_model, clip.tokenizer)
         names = {encoder.attribute for encoder in self.text_encoders}
-        alone = {getattr(part, "clip", None) for part in parts} == names if len(names) == 1 else True
-        return alone and all(hasattr(part, name) for part in parts for name in names)
+        alone = {getattr(part, "clip", None) for part in parts} == names
+        together = {name for name, _ in clip.cond_stage_model.named_children()} == names
+        return (alone if len(names) == 1 else together) and all(hasattr(part, name) for part in parts for name in names)
 
 
 def text_encoders(clip: CLIP) -> tuple[TextEncoder, ...]:

@@ -31,6 +31,7 @@ _LARGEST_FILE_BYTES = 64_000_000
 _TORCH_SUFFIXES = (".pt", ".bin")
 # How the host knows an embedding that lies in a LoRA's file.
 _BUNDLED, _BUNDLED_ALONE = "bundle_emb.", ".string_to_param.*"
+_ENCODER_KEYS = ("clip_l", "clip_g", "clip_h")
 
 
 def write_concept(concept: Concept, path: Path) -> None:
@@ -161,11 +162,21 @@ def _embedding_tensor(content: Any, key: str, alone: bool, path: Path) -> torch.
         if isinstance(content.get("string_to_param"), Mapping):
             content = content["string_to_param"]
         if isinstance(content.get(key), torch.Tensor):
+            others = [name for name in content if name != key and name in _ENCODER_KEYS]
+            if alone and others:
+                logger.warning(
+                    "%s was made for a model with more text encoders; only its part for %s is read, not that for %s.",
+                    path.name, key, listed(others),
+                )  # fmt: skip
             return content[key]
         for wanted in (f".{key}", *((_BUNDLED_ALONE,) if alone else ())):
             bundled = [value for name, value in content.items() if _is_bundled(name, wanted)]
+            if len(bundled) > 1:
+                raise UserError(
+                    f"{path.name} holds {len(bundled)} embeddings, bundled with a LoRA; choose a file with one."
+                )
             if bundled:
-                return torch.cat(bundled)
+                return bundled[0]
         tensors = [value for value in content.values() if isinstance(value, torch.Tensor)]
     else:
         tensors = [content] if isinstance(content, torch.Tensor) else []

@@ -16,6 +16,7 @@ from ...basics.digests import text_digest
 from ...basics.errors import UserError, quoted
 from ...learning.concept import Concept
 from ...learning.pictures.photos import stack_photos
+from ...learning.pictures.sizes import fit_for, fitted
 from ...learning.settings import InversionConfig
 from ...training.events import Sink, Work
 from ..family import Family
@@ -80,7 +81,7 @@ def class_sources(
     if not prompts:
         return ()
     return tuple(
-        _given(concept, config.num_class_images, "" if index == 0 else f" of {concept.name}", family.size_conditioning)
+        _given(family, concept, config.num_class_images, "" if index == 0 else f" of {concept.name}")
         if concept.class_images
         else ClassPictures(
             prompts[index], config.num_class_images, *family.whole_cells(*concept.picture_size), config.seed
@@ -155,10 +156,10 @@ def kept_folder(root: Path, wanted: ClassPictures, models: Mapping[str, str], ea
     return folder
 
 
-def _given(concept: Concept, least: int, owner: str, any_size: bool) -> torch.Tensor:
+def _given(family: Family, concept: Concept, least: int, owner: str) -> torch.Tensor:
     pictures = stack_photos(concept.class_images or (), f"class_images{owner}")
     height, width = pictures.shape[1:3]
-    if not any_size and (height, width) != concept.picture_size:
+    if not family.size_conditioning and (height, width) != concept.picture_size:
         photo_height, photo_width = concept.picture_size
         raise UserError(
             f"class_images{owner} are {width}x{height} but the images are {photo_width}x{photo_height}; "
@@ -169,7 +170,11 @@ def _given(concept: Concept, least: int, owner: str, any_size: bool) -> torch.Te
             f"class_images{owner} holds {len(pictures)} pictures and num_class_images asks for {least}; connect more, "
             "lower num_class_images, or disconnect class_images to have the pictures made."
         )
-    return pictures
+    if not family.size_conditioning:
+        return pictures
+    # Of no more pixels than the photos, by which the memory is reckoned.
+    photo_height, photo_width = concept.picture_size
+    return fitted(pictures, fit_for(height, width, photo_height * photo_width, family.pixels_per_cell))
 
 
 def _encoded(clip: CLIP, text: str) -> list:

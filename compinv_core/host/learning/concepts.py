@@ -100,7 +100,8 @@ def checked_photos(family: Family, concept: Concept) -> Concept:
         batches.append(fitted(photos, fit))
         frames.append(fit.frame)
         if given is not None:
-            masks.append(fitted(stack_masks([given[number] for number, _ in group], photos), fit))
+            own, numbers = [given[number] for number, _ in group], [number + 1 for number, _ in group]
+            masks.append(fitted(stack_masks(own, photos, numbers), fit))
     fitting = None if given is None else tuple(masks)
     return dataclasses.replace(concept, photos=tuple(batches), masks=fitting, frames=tuple(frames))
 

@@ -132,8 +132,8 @@ def _cures(config: InversionConfig, batch: int) -> str:
         cures.insert(0, "lower batch_size")
     if not config.gradient_checkpointing:
         cures.insert(0, "turn gradient_checkpointing on")
-    if config.optimizer == "adamw" and config.method.trains_model:
-        cures.insert(0, "choose the optimizer adafactor")
     if not config.train_rank and config.method.trains_model:
         cures.insert(0, "set train_rank, which trains thin factors in the place of whole weights")
+    if config.optimizer == "adamw" and config.method.trains_model:
+        cures.insert(0, "choose the optimizer adafactor")
     return ", ".join(cures)

@@ -214,7 +214,8 @@ class InversionRun:
     def batch_shape(self) -> tuple[int, ...]:
         """Return (batch, C, h, w) of one forward pass of this training."""
         batch = self._config.batch_size * (2 if self._class_sources else 1)
-        return (batch, self._family.latent_channels, *self._family.latent_size(*self._concepts[0].picture_size))
+        sizes = [self._family.latent_size(*concept.picture_size) for concept in self._concepts]
+        return (batch, self._family.latent_channels, *max(sizes, key=lambda size: size[0] * size[1]))
 
     def _encoded(
         self, photos: torch.Tensor, masks: torch.Tensor | None, sink: Sink, frames: Sequence[Frame] = ()

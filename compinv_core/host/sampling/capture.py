@@ -122,14 +122,23 @@ class SparingCapture(_BlockPatch):
 
         `recomputing` makes the context in which it is computed again.
         """
-        # A block that is computed again shows itself again.
-        self._closed = True
+        found = self.close()
         return [
             BlockAttention(
                 computed_twice(self._columns, recomputing, seen.transformer, seen.n, seen.context), *seen.resolution
             )
-            for seen in self._seen
+            for seen in found
         ]
+
+    def close(self) -> list[_Seen]:
+        """Note nothing more, not even what is computed again, and let go of what was noted.
+
+        The graph of what was noted holds this capture, in the options of the blocks that compute again: a circle that
+        would keep both for good where no backward follows.
+        """
+        self._closed = True
+        found, self._seen = self._seen, []
+        return found
 
     def _look(
         self, transformer: BasicTransformerBlock, n: torch.Tensor, context: torch.Tensor, extra_options: dict[str, Any]

@@ -86,9 +86,12 @@ class ConditionalPass:
         """
         network = self._model.diffusion_model
         capture = SparingCapture(network, self._blocks, tokens)
-        with gradient_checkpointing(network, True, TWICE, {capture.last}, InferenceTensorGuard):
-            self._evaluate(condition, latents, sigma, capture)
-        return capture.recorded(InferenceTensorGuard)
+        try:
+            with gradient_checkpointing(network, True, TWICE, {capture.last}, InferenceTensorGuard):
+                self._evaluate(condition, latents, sigma, capture)
+            return capture.recorded(InferenceTensorGuard)
+        finally:
+            capture.close()
 
     def _evaluate(
         self,

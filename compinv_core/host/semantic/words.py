@@ -187,6 +187,11 @@ def _nouns(clip: CLIP, anchors: Anchors | None, superclass: str, node: str) -> t
         )
     if not superclass:
         assert anchors is not None
+        if anchors.vectors.shape[1] != sum(Family.of(node, clip=clip).widths.values()):
+            raise UserError(
+                f"{node}: `anchors` were loaded with another text encoder; connect the same `clip` to Load Anchors and "
+                "here."
+            )
         return anchors, None
     check_known_word(clip, superclass, "superclass")
     own = load_anchors(clip, [superclass])

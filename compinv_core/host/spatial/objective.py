@@ -73,11 +73,14 @@ class AttentionObjective:
     ) -> None:
         self.was_in_use = False
         self._model = denoiser.inner_model.inner_model
-        self._config, self._sparing = config, sparing
+        self._config = config
         self._pass = ConditionalPass(denoiser, extra_args, blocks, truncate)
         self._conditions = [
             condition for condition in positive_conditions(denoiser.inner_model) if condition.get(REGIONS_KEY)
         ]
+        # The weights that hooks put in place are those of the conditioning that was evaluated last.
+        hooked = any(condition.get("hooks") for condition in self._conditions)
+        self._sparing = sparing and not (hooked and len(self._conditions) > 1)
 
     @contextmanager
     def open(self, device: torch.device) -> Iterator[None]:

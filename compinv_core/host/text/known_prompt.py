@@ -48,7 +48,7 @@ class KnownPrompt:
 
         The position is behind others where prompts were concatenated.
         """
-        if encoded is None:
+        if encoded is None or encoded.shape[-1] != sum(self.widths.values()):
             return (None,) * len(self.widths)
         known = zip(*(parts_of(encoding, self.widths) for encoding in self.encodings), strict=True)
         return tuple(

@@ -96,7 +96,10 @@ class PromptReading:
     def dropped(self) -> tuple[DroppedWord, ...]:
         """What a text encoder cannot use, each once."""
         words = [word for reading in self.encoders for word in reading.dropped]
-        return tuple({word.name: word for word in reversed(words)}.values())
+        first: dict[str, DroppedWord] = {}
+        for word in words:
+            first.setdefault(word.name, word)
+        return tuple(first.values())
 
     @property
     def names(self) -> list[str]:

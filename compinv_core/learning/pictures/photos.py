@@ -53,7 +53,9 @@ def stack_photos(images: Sequence[torch.Tensor], input_name: str = "images") -> 
     return photos
 
 
-def stack_masks(masks: Sequence[torch.Tensor], photos: torch.Tensor) -> torch.Tensor:
+def stack_masks(
+    masks: Sequence[torch.Tensor], photos: torch.Tensor, numbers: Sequence[int] | None = None
+) -> torch.Tensor:
     """Join the concept masks into one batch that fits the photos.
 
     Parameters
@@ -61,6 +63,8 @@ def stack_masks(masks: Sequence[torch.Tensor], photos: torch.Tensor) -> torch.Te
     masks : sequence of Tensor (b, H, W) or (H, W), float
         1 where the concept is.
     photos : Tensor (n, H, W, 3)
+    numbers : sequence of int, optional
+        What to call them in sentences; by default they are counted from 1.
 
     Returns
     -------
@@ -89,13 +93,14 @@ def stack_masks(masks: Sequence[torch.Tensor], photos: torch.Tensor) -> torch.Te
     if not torch.isfinite(joined).all():
         raise UserError("mask holds NaN or infinity; check the node that makes it.")
     joined = joined.clamp(0, 1)
-    empty = [i + 1 for i, mask in enumerate(joined) if not mask.any()]
+    called = numbers or range(1, count + 1)
+    empty = [number for number, mask in zip(called, joined, strict=True) if not mask.any()]
     if empty:
         raise UserError(
             f"mask {empty[0]} is empty, so nothing of image {empty[0]} would be learned; paint the concept white (1). "
             "A picture without an alpha channel has an empty mask in Load Image."
         )
-    inverted = [i + 1 for i, mask in enumerate(joined) if _looks_inverted(mask)]
+    inverted = [number for number, mask in zip(called, joined, strict=True) if _looks_inverted(mask)]
     if inverted:
         logger.warning(
             "mask %s is white along the whole edge of the picture and black inside, as the mask of a cut-out in Load "

@@ -158,3 +158,54 @@ def test_the_shipped_predictor_is_refused(case: FamilyCase) -> None:
     predictor = chosen_predictor(MINIATURE_WORLD)
     sentence = complaint(lambda: predict_layout(predictor, case.loaded[1], ("a cat", "a dog"), 512, 512))
     assert predictor.name in sentence
+
+
+def test_a_conditioning_of_another_text_encoder_is_refused(case: FamilyCase) -> None:
+    from compinv_core.boxes.layout import Layout
+    from compinv_core.host.spatial.guidance import apply_layout_guidance
+    from compinv_core.spatial.settings import GuidanceConfig
+
+    model, clip, _ = case.loaded
+    layout = Layout(("a cat",), ((0, 0, 0.5, 1),), 64, 64)
+    _, other, _ = load_as_executor("tiny")
+    with torch.inference_mode():
+        foreign = other.encode_from_tokens_scheduled(other.tokenize("a cat"))
+    sentence = complaint(
+        lambda: apply_layout_guidance(model, clip, "a cat", layout, GuidanceConfig(), conditioning=foreign)
+    )
+    assert "`conditioning`" in sentence
+
+
+def test_a_text_encoder_with_more_parts_is_none_of_sdxl(sdxl: FamilyCase) -> None:
+    import copy
+
+    from compinv_core.host.family import Family
+
+    clip = copy.copy(sdxl.loaded[1])
+    clip.cond_stage_model = copy.copy(clip.cond_stage_model)
+    clip.cond_stage_model._modules = {**clip.cond_stage_model._modules, "t5xxl": torch.nn.Identity()}
+    assert "text encoder" in complaint(lambda: Family.of("Test Node", clip=clip))
+
+
+def test_anchors_of_another_text_encoder_are_not_inspected(case: FamilyCase) -> None:
+    from compinv_core.host.semantic.words import inspect_word
+    from compinv_core.host.text.encoder import load_anchors
+    from compinv_core.learning.concept import Concept
+
+    with torch.inference_mode():
+        anchors = load_anchors(load_as_executor("tiny")[1], ["dog"])
+    word = Concept("unknown", "", case.word(1), widths=dict(case.widths))
+    assert "Load Anchors" in complaint(lambda: inspect_word(case.loaded[1], word, anchors))
+
+
+def test_an_empty_mask_is_named_by_its_photo() -> None:
+    from compinv_core.basics.errors import UserError
+    from compinv_core.host.family import SDXL
+    from compinv_core.host.learning.concepts import checked_photos
+    from compinv_core.learning.concept import Concept
+
+    photos = [torch.rand(1, 64, 64, 3), torch.rand(1, 64, 96, 3), torch.rand(1, 64, 96, 3)]
+    masks = [torch.ones(1, 64, 64), torch.ones(1, 64, 96), torch.zeros(1, 64, 96)]
+    concept = Concept.to_learn({"name": "cat", "superclass": "cat"}, photos, masks)
+    with pytest.raises(UserError, match="^mask 3 is empty.*image 3"):
+        checked_photos(SDXL, concept)

@@ -72,3 +72,44 @@ def test_guidance_of_sdxl_keeps_little() -> None:
     assert kept_by_guidance(False) > 4e9
     # Beside it, what one layer computes in between.
     assert kept_by_guidance(True) < 0.5e9
+
+
+@pytest.mark.parametrize("backward", [True, False])
+def test_what_was_evaluated_is_let_go(backward: bool) -> None:
+    """Guidance ends with an evaluation that no gradient follows, whose graph must not stay."""
+    import gc
+    import weakref
+
+    from compinv_core.host.checkpointing import gradient_checkpointing
+    from compinv_core.host.family import SDXL
+    from compinv_core.host.sampling.capture import CaptureComplete, SparingCapture
+    from compinv_core.host.sampling.conditional_pass import TWICE
+
+    model, clip, _ = load_as_executor("sdxl")
+    seen: list[Any] = []
+
+    def function(denoiser: Any, x: torch.Tensor, sigmas: torch.Tensor, extra_args: dict) -> None:
+        import comfy.samplers
+
+        from compinv_core.host.inference import InferenceTensorGuard
+        from compinv_core.host.sampling.capture import with_attention_patch
+
+        network = denoiser.inner_model.inner_model.diffusion_model
+        capture = SparingCapture(network, SDXL.blocks(network, "middle"), [1, 2])
+        seen.append(weakref.ref(capture))
+        with torch.inference_mode(False), torch.enable_grad(), InferenceTensorGuard():
+            leaf = x.detach().clone().requires_grad_(True)
+            (condition,) = denoiser.inner_model.conds["positive"]
+            options = with_attention_patch(extra_args["model_options"], capture)
+            twice = gradient_checkpointing(network, True, TWICE, {capture.last}, InferenceTensorGuard)
+            with twice, suppress(CaptureComplete):
+                comfy.samplers.calc_cond_batch(
+                    denoiser.inner_model.inner_model, [[condition]], leaf, torch.full((1,), 6.0), options
+                )
+            found = capture.recorded(InferenceTensorGuard)
+            if backward:
+                torch.autograd.grad(sum(block.weights.sum() for block in found), leaf)
+
+    probe(model, encode(PROMPT, clip), function, noise_like(1, 8, 8), clip=clip)
+    gc.collect()
+    assert seen[0]() is None

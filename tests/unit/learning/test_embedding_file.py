@@ -200,6 +200,19 @@ def test_a_word_is_filed_under_the_keys_of_its_text_encoders(
     assert torch.equal(read_concept(tmp_path / "cat.safetensors", widths or {"clip_l": 768}).vectors, vectors)
 
 
+def test_one_of_several_bundled_words_is_not_guessed(tmp_path: Path) -> None:
+    save_file({f"bundle_emb.{name}.clip_l": torch.ones(1, 768) for name in ("a", "b")}, tmp_path / "two.safetensors")
+    with pytest.raises(UserError, match="2 embeddings"):
+        read_concept(tmp_path / "two.safetensors")
+
+
+def test_half_of_a_word_is_read_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_file(PARTS, tmp_path / "cat.safetensors")
+    with caplog.at_level("WARNING", "compinv"):
+        assert torch.equal(read_concept(tmp_path / "cat.safetensors").vectors, PARTS["clip_l"])
+    assert "not that for clip_g" in caplog.text
+
+
 def test_a_bundled_word_of_one_text_encoder_is_read(tmp_path: Path) -> None:
     save_file({"bundle_emb.cat.string_to_param.*": torch.ones(2, 768), "x": torch.zeros(1)}, tmp_path / "a.safetensors")
     assert torch.equal(read_concept(tmp_path / "a.safetensors").vectors, torch.ones(2, 768))
