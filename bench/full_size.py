@@ -1,13 +1,13 @@
 """One training step of each method and one guided step on a full-size SDXL with random weights, and the memory.
 
-    python bench/full_size.py                                   # all four, in bfloat16: about 15 GB on the CPU
+    python bench/full_size.py                                   # all four, in bfloat16: about 11 GB on the CPU
     python bench/full_size.py --parts guidance --size 768
     python bench/full_size.py --device cuda --size 1024 --parts textual_inversion custom_diffusion dreambooth guidance
 
 UNet and both text encoders are built from the host's own classes; no file is read and nothing is downloaded. Every part
 runs in a process of its own. The table has the memory that the models take, the highest beyond it, the seconds and what
 was computed. A loss or latent that is not finite ends with an error. DreamBooth trains factors of `--rank`, as does
-Custom Diffusion with `--low-rank`; whole keys and values take about 5 GB more.
+Custom Diffusion with `--low-rank`; whole keys and values take several GB more.
 
 `--small` takes the small UNet and text encoders of the tests instead, to try the command itself.
 """
@@ -31,12 +31,6 @@ from guidance import peak_mebibytes, resident_bytes  # noqa: E402
 
 PARTS = ("textual_inversion", "custom_diffusion", "dreambooth", "guidance")
 PROMPT, PHRASES = "a cat and a ball", ("a cat", "a ball")
-FULL: dict[str, Any] = {
-    "channel_mult": [1, 2, 4],
-    "transformer_depth": [0, 0, 2, 2, 10, 10],
-    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
-    "transformer_depth_middle": 10,
-}
 
 
 def main() -> None:
@@ -102,7 +96,7 @@ def build(small: bool) -> tuple[Any, Any, Any]:
 
     from support import checkpoints
 
-    shape: dict[str, Any] = {**checkpoints.SHARED_UNET, **checkpoints.UNETS["sdxl"], **({} if small else FULL)}
+    shape: dict[str, Any] = {**checkpoints.SHARED_UNET, **checkpoints.UNETS["sdxl" if small else "sdxl_full"]}
     shape.pop("num_heads")  # the host's own description adds the heads
     shape.pop("num_head_channels")
     config = (comfy.supported_models.Segmind_Vega if small else comfy.supported_models.SDXL)(shape)

@@ -15,8 +15,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +54,7 @@ def gradients_of_words(encoders: dict[str, language.LanguageEncoder]) -> None:
     import torch
 
     from compinv_core.host.inference import normalise_parameters
+    from compinv_core.host.text.encoder import inputs_copied
 
     print(f'Two learned vectors in "{PROMPT}": relative errors of their gradient')
     print(f"{'':24}{'embedding: read':>17}{'tokens':>8}{'as it is':>17}{'float64':>10}{'float32':>10}")
@@ -65,7 +64,7 @@ def gradients_of_words(encoders: dict[str, language.LanguageEncoder]) -> None:
         rows = encoder.read_word(PROMPT, "my-cat", vectors)
         normalise_parameters(encoder.text)
         fault = failure(lambda encoder=encoder, rows=rows: language.gradients(encoder, rows, vectors))
-        with language.inputs_copied(encoder.norms()):
+        with inputs_copied(encoder.norms()):
             found = language.gradients(encoder, rows, vectors)
         exact = language.relative_error(found["exact"], found["differences"])
         whole = language.relative_error(found["host"], found["exact"])
@@ -75,6 +74,9 @@ def gradients_of_words(encoders: dict[str, language.LanguageEncoder]) -> None:
 def gradients_of_transformers() -> None:
     """Differentiate a transformer's output by prompt and latents, and count what looks at its attention."""
     import torch
+
+    from compinv_core.host.computing import in_training
+    from compinv_core.host.text.encoder import inputs_copied
 
     print("\nGradient by prompt and latents through the diffusion transformer")
     columns = ("sampling", "in_training", "norms copy", "attn1_patch", "override", "of calls")
@@ -92,9 +94,9 @@ def gradients_of_transformers() -> None:
                     raise RuntimeError("no gradient")
 
         results = [failure(differentiate)]
-        with training():
+        with in_training():
             results.append(failure(differentiate))
-            with language.inputs_copied(joint.norms(network)):
+            with inputs_copied(joint.norms(network)):
                 results.append(failure(differentiate))
         patched, overridden, calls = attention_calls(name, network, latents, context)
         print(f"{name:24}" + "".join(f"{value:>17}" for value in (*results, patched, overridden, calls)))
@@ -138,19 +140,6 @@ def failure(attempt: Any) -> str:
                 return word
         raise
     return "passes"
-
-
-@contextmanager
-def training() -> Iterator[None]:
-    """Tell the host that gradients are taken, as its own training node does."""
-    import comfy.model_management
-
-    before = comfy.model_management.in_training
-    comfy.model_management.in_training = True
-    try:
-        yield
-    finally:
-        comfy.model_management.in_training = before
 
 
 def sizes() -> None:

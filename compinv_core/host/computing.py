@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import comfy.model_management
 import torch
 
 from ..basics.errors import UserError
@@ -48,6 +49,17 @@ def resident(patcher: ModelPatcher) -> ModelPatcher:
             "The model comes from a loader that cannot load it without dynamic memory; use Load Checkpoint, or start "
             "ComfyUI with --disable-dynamic-vram."
         ) from error
+
+
+@contextmanager
+def in_training() -> Iterator[None]:
+    """Tell the host while the block runs that gradients are taken, so that it leaves its kernels without a backward."""
+    before = comfy.model_management.in_training
+    comfy.model_management.in_training = True
+    try:
+        yield
+    finally:
+        comfy.model_management.in_training = before
 
 
 @contextmanager

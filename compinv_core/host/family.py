@@ -61,11 +61,6 @@ class TextEncoder:
         """Return the host's tokenizer in a CLIP; it has ``start_token``, ``end_token`` and ``pad_token``."""
         return getattr(clip.tokenizer, self.attribute)
 
-    def layers(self, clip: CLIP) -> Any:
-        """Return the transformer layers of the text model in a CLIP."""
-        text_model: Any = self.model(clip).transformer.text_model
-        return text_model.encoder.layers
-
 
 @dataclass(frozen=True)
 class Family:
@@ -152,6 +147,11 @@ class Family:
         return {encoder.embedding_key: encoder.width for encoder in self.text_encoders}
 
     @property
+    def width(self) -> int:
+        """Of a word's vectors, all text encoders side by side, D."""
+        return sum(self.widths.values())
+
+    @property
     def latent_channels(self) -> int:
         """Channels of a latent, C."""
         return self.config.latent_format.latent_channels
@@ -218,7 +218,7 @@ def tokenizer_of(clip: CLIP) -> SDTokenizer:
 
 def maker_of(width: int) -> str:
     """Return the name of the family with words, or parts of words, that are so wide; empty where there is none."""
-    names = (family.name for family in FAMILIES if width in (*family.widths.values(), sum(family.widths.values())))
+    names = (family.name for family in FAMILIES if width in (*family.widths.values(), family.width))
     return next(names, "")
 
 

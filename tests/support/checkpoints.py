@@ -74,6 +74,14 @@ UNETS: dict[str, dict] = {
         **_SD2,
     ),
     "sdxl": _SDXL,
+    # SDXL itself, which no file holds.
+    "sdxl_full": dict(
+        _SDXL,
+        channel_mult=[1, 2, 4],
+        transformer_depth=[0, 0, 2, 2, 10, 10],
+        transformer_depth_output=[0, 0, 0, 2, 2, 2, 10, 10, 10],
+        transformer_depth_middle=10,
+    ),
     # Models that the pack refuses. They are recognised by their shapes; their weights are zeros.
     "refiner": dict(
         model_channels=384,

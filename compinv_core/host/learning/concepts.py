@@ -50,11 +50,10 @@ def check_concepts(clip: CLIP, config: InversionConfig, concepts: Sequence[Conce
     family = Family.of(config.method.node_name, clip=clip)
     checked = []
     for position, concept in enumerate(concepts):
+        concept = checked_photos(family, concept)
         if concept.masks is not None and config.is_official:
-            checked_photos(family, concept)
             logger.info("The preset official_2024 repeats that the mask has no effect in the released code.")
             concept = dataclasses.replace(concept, masks=None)
-        concept = checked_photos(family, concept)
         if concept.num_vectors > 1 and config.is_official:
             logger.info(
                 "The preset official_2024 learns one vector for %s instead of %d: prompts of the released code hold "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -188,8 +189,13 @@ class InversionRun:
         """Encode the photos of each concept with their masks, and its class pictures, which are painted if need be."""
         photos = [
             [
-                self._encoded(batch, concept.masks[index] if concept.masks else None, sink, concept.frames[index:])
-                for index, batch in enumerate(concept.photos)
+                self._encoded(batch, masks, sink, frame)
+                for batch, masks, frame in zip(
+                    concept.photos,
+                    concept.masks or repeat(None, len(concept.photos)),
+                    concept.frames or repeat(None, len(concept.photos)),
+                    strict=True,
+                )
             ]
             for concept in self._concepts
         ]
@@ -218,7 +224,7 @@ class InversionRun:
         return (batch, self._family.latent_channels, *max(sizes, key=lambda size: size[0] * size[1]))
 
     def _encoded(
-        self, photos: torch.Tensor, masks: torch.Tensor | None, sink: Sink, frames: Sequence[Frame] = ()
+        self, photos: torch.Tensor, masks: torch.Tensor | None, sink: Sink, frame: Frame | None = None
     ) -> tuple[Encoded, torch.Tensor | None]:
         if self._config.mirrors:
             # Masks have no effect where photos are mirrored.
@@ -229,8 +235,7 @@ class InversionRun:
             spread = encode_spread(self._model, self._vae, photos, cell, sink)
         told = None
         if self._family.size_conditioning:
-            frame = frames[0] if frames else (*photos.shape[1:3], 0, 0)
-            told = torch.tensor([frame], dtype=torch.float32).repeat(len(latents), 1)
+            told = torch.tensor([frame or (*photos.shape[1:3], 0, 0)], dtype=torch.float32).repeat(len(latents), 1)
         return Encoded(latents, spread=spread, mirrored=self._config.mirrors, frames=told), weights
 
     def _subjects(

@@ -18,7 +18,7 @@ from ...learning.condition import Condition
 from ...spatial.attention import BlockAttention
 from ...training.low_rank import LowRank
 from ..checkpointing import gradient_checkpointing
-from ..computing import held_weights, resident
+from ..computing import held_weights, in_training, resident
 from ..family import Family, inference_type, predicts_velocity
 from ..inference import normalise_parameters, pytorch_attention_override
 from ..sampling.capture import AttentionCapture, CaptureComplete
@@ -205,19 +205,15 @@ def training_session(
         comfy.model_management.load_models_gpu([model, clip.patcher], memory_required=memory, force_full_load=True)
         normalise_parameters(model.model)
         normalise_parameters(clip.cond_stage_model)
-        before = comfy.model_management.in_training
-        comfy.model_management.in_training = True
-        try:
-            network, dtype = model.model.diffusion_model, inference_type(model)
-            with (
-                trained_weights(network, trains_weight, dtype, low_rank) as weights,
-                held_weights(network, dtype, model.load_device),
-                held_weights(clip.cond_stage_model, torch.float32, clip.patcher.load_device),
-                gradient_checkpointing(network, checkpointing),
-            ):
-                yield DiffusionSession(model, weights), clip
-        finally:
-            comfy.model_management.in_training = before
+        network, dtype = model.model.diffusion_model, inference_type(model)
+        with (
+            in_training(),
+            trained_weights(network, trains_weight, dtype, low_rank) as weights,
+            held_weights(network, dtype, model.load_device),
+            held_weights(clip.cond_stage_model, torch.float32, clip.patcher.load_device),
+            gradient_checkpointing(network, checkpointing),
+        ):
+            yield DiffusionSession(model, weights), clip
 
 
 def _resident_clip(clip: CLIP) -> CLIP:

@@ -24,7 +24,7 @@ from ..sampling.capture import AttentionTap, TapTarget, with_attention_patch
 from ..sampling.conditional_pass import ConditionalPass, positive_conditions
 from ..sampling.hook import SamplerStart, set_hooks
 from ..spatial.objective import REGIONS_KEY
-from ..text.known_prompt import KnownPrompt
+from ..text.known_prompt import KnownPrompt, placed
 from ..text.reading import read_prompt
 from ..text.spans import find_spans
 from ..unet_blocks import BlockId
@@ -105,20 +105,18 @@ class _Recording:
     def _targets(self, conditions: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], TapTarget]]:
         targets = []
         for condition in conditions:
-            encoded = condition.get("cross_attn")
-            content = self.known.positions_in(encoded, self.content)
-            spans = [self.known.positions_in(encoded, parts) for parts in self.spans]
+            offsets = self.known.offsets_in(condition.get("cross_attn"))
+            spans = tuple(placed(parts, offsets) for parts in self.spans)
             # Where the text encoders have different prompts, the one that has this one may know none of a phrase.
-            if content is None or not all(spans):
+            if not all(spans):
                 continue
             if condition.get("area") is not None:
                 raise UserError(
                     f"{NODE_NAME}: the recorded prompt is limited to an area of the picture; limit it by a mask "
                     "(Conditioning Set Mask), or record another prompt."
                 )
-            targets.append(
-                (condition, TapTarget(condition["cross_attn"].shape[1], tuple(filter(None, spans)), content))
-            )
+            content = placed(self.content, offsets)
+            targets.append((condition, TapTarget(condition["cross_attn"].shape[1], spans, content)))
         if not targets:
             raise UserError(
                 f'{NODE_NAME}: the positive prompt of the sampler is not "{self.recording.prompt}" encoded by the same '

@@ -28,10 +28,16 @@ class _BlockPatch(ABC):
     """An ``attn2_patch`` that looks at the cross-attention of chosen blocks and changes nothing.
 
     Being a list patch, it displaces no other pack's replacement of the attention.
+
+    Attributes
+    ----------
+    last : BasicTransformerBlock
+        Of the chosen blocks, the last to be executed.
     """
 
     def __init__(self, unet: UNetModel, blocks: Sequence[BlockId]) -> None:
         self._transformers = {block: transformer_blocks(unet, block) for block in blocks}
+        self.last = self._transformers[max(blocks, key=_execution_order)][-1]
 
     def __call__(
         self, n: torch.Tensor, context: torch.Tensor, value: torch.Tensor, extra_options: dict[str, Any]
@@ -72,14 +78,13 @@ class AttentionCapture(_BlockPatch):
     def __init__(self, unet: UNetModel, blocks: Sequence[BlockId], truncate: bool = True) -> None:
         super().__init__(unet, blocks)
         self.recorded: list[BlockAttention] = []
-        last = self._transformers[max(blocks, key=_execution_order)]
-        self._last = last[-1] if truncate else None
+        self._truncate = truncate
 
     def _look(
         self, transformer: BasicTransformerBlock, n: torch.Tensor, context: torch.Tensor, extra_options: dict[str, Any]
     ) -> None:
         self.recorded.append(_block_attention(transformer, n, context, extra_options))
-        if transformer is self._last:
+        if self._truncate and transformer is self.last:
             raise CaptureComplete
 
 
@@ -102,19 +107,13 @@ class SparingCapture(_BlockPatch):
     Parameters
     ----------
     blocks : sequence of BlockId
-        Blocks to record; the network is left in the last of them.
+        Blocks to record; the network is left in the last of them, which therefore cannot be computed twice.
     tokens : sequence of int
         Positions whose attention is wanted.
-
-    Attributes
-    ----------
-    last : BasicTransformerBlock
-        In which the network is left, so that it cannot be computed twice.
     """
 
     def __init__(self, unet: UNetModel, blocks: Sequence[BlockId], tokens: Sequence[int]) -> None:
         super().__init__(unet, blocks)
-        self.last = self._transformers[max(blocks, key=_execution_order)][-1]
         self._tokens, self._seen, self._closed = list(tokens), list[_Seen](), False
 
     def recorded(self, recomputing: Context) -> list[BlockAttention]:

@@ -58,7 +58,7 @@ def chosen_word(clip: CLIP, name: str, concept: Concept | None, node: str) -> Co
     if concept is not None:
         if concept.vectors is None:
             raise UserError(f"{node}: the concept {quoted(concept.name)} has not been learned yet; connect a training.")
-        if concept.vectors.shape[1] != sum(family.widths.values()):
+        if concept.vectors.shape[1] != family.width:
             maker = maker_of(concept.vectors.shape[1]) or "another model"
             raise UserError(
                 f"{node}: the concept {quoted(concept.name)} was learned for {maker} and the text encoder is that of "
@@ -187,7 +187,7 @@ def _nouns(clip: CLIP, anchors: Anchors | None, superclass: str, node: str) -> t
         )
     if not superclass:
         assert anchors is not None
-        if anchors.vectors.shape[1] != sum(Family.of(node, clip=clip).widths.values()):
+        if anchors.vectors.shape[1] != Family.of(node, clip=clip).width:
             raise UserError(
                 f"{node}: `anchors` were loaded with another text encoder; connect the same `clip` to Load Anchors and "
                 "here."

@@ -24,7 +24,7 @@ from ...spatial.settings import GuidanceConfig
 from ..computing import resident
 from ..family import Family
 from ..sampling.hook import SamplerStart, UpdateObserver, set_hooks
-from ..text.known_prompt import KnownPrompt
+from ..text.known_prompt import KnownPrompt, placed
 from ..text.spans import find_spans, together
 from ..unet_blocks import BlockId
 from .objective import REGIONS_KEY, AttentionObjective, Region
@@ -141,11 +141,11 @@ def _with_regions_found(
     known, found = KnownPrompt.of(clip, text, NODE_NAME), False
     entries = []
     for encoded, options in conditioning:
-        places = [known.positions_in(encoded, part) for part in parts]
+        offsets = known.offsets_in(encoded)
         regions = tuple(
             Region(phrase, tokens, box)
-            for phrase, tokens, box in zip(layout.phrases, places, layout.boxes, strict=True)
-            if tokens
+            for phrase, part, box in zip(layout.phrases, parts, layout.boxes, strict=True)
+            if (tokens := placed(part, offsets))
         )
         found = found or bool(regions)
         entries.append([encoded, {**options, REGIONS_KEY: regions} if regions else options])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -115,15 +115,21 @@ def as_conditioning(condition: Condition) -> list:
 def text_encoder_gradients(clip: CLIP) -> Iterator[None]:
     """Let a gradient pass through the host's text encoders while the block runs.
 
-    Their layers add in place to the tensor that their layer norms have saved for backward. Hooks give the norms a copy
-    of their input instead; values do not change, and the hooks are taken off in the end.
+    Their layers add in place to the tensor that their layer norms have saved for backward.
     """
-    hooks = [
-        norm.register_forward_pre_hook(lambda module, inputs: (inputs[0].clone(), *inputs[1:]))
-        for encoder in text_encoders(clip)
-        for layer in encoder.layers(clip)
-        for norm in (layer.layer_norm1, layer.layer_norm2)
-    ]
+    text_models: list[Any] = [encoder.model(clip).transformer.text_model for encoder in text_encoders(clip)]
+    layers = [layer for text_model in text_models for layer in text_model.encoder.layers]
+    with inputs_copied([norm for layer in layers for norm in (layer.layer_norm1, layer.layer_norm2)]):
+        yield
+
+
+@contextmanager
+def inputs_copied(norms: Iterable[torch.nn.Module]) -> Iterator[None]:
+    """Give norms a copy of their input, which may then be changed in place, while the block runs.
+
+    Values do not change, and the hooks are taken off in the end.
+    """
+    hooks = [norm.register_forward_pre_hook(lambda module, inputs: (inputs[0].clone(), *inputs[1:])) for norm in norms]
     try:
         yield
     finally:
@@ -136,7 +142,7 @@ def _encoded(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     if all(weight == 1.0 for weight in weights):
         # Stays on the text encoder's device, where the host's function for weights moves the result off it.
-        encoded, pooled = text_model([list(tokens)])[:2]
-        return encoded, pooled
-    encoded, pooled = text_model.encode_token_weights([list(zip(tokens, weights, strict=True))])[:2]
+        encoded, pooled, *_ = text_model([list(tokens)])
+    else:
+        encoded, pooled, *_ = text_model.encode_token_weights([list(zip(tokens, weights, strict=True))])
     return encoded, pooled

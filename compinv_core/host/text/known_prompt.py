@@ -46,7 +46,7 @@ class KnownPrompt:
     def offsets_in(self, encoded: torch.Tensor | None) -> tuple[int | None, ...]:
         """Return for each text encoder at which position a conditioning (B, T, D) holds the prompt, None for nowhere.
 
-        The position is behind others where prompts were concatenated.
+        The position is behind others where prompts were concatenated. All are None where it is nowhere at all.
         """
         if encoded is None or encoded.shape[-1] != sum(self.widths.values()):
             return (None,) * len(self.widths)
@@ -54,30 +54,6 @@ class KnownPrompt:
         return tuple(
             self._offset(part, wanted) for part, wanted in zip(parts_of(encoded, self.widths), known, strict=True)
         )
-
-    def positions_in(self, encoded: torch.Tensor | None, parts: Sequence[Sequence[int]]) -> tuple[int, ...] | None:
-        """Return where tokens of the prompt stand in a conditioning; None where it does not hold the prompt.
-
-        Parameters
-        ----------
-        parts : sequence of sequences of int
-            For each text encoder the positions of the tokens in the prompt.
-
-        Returns
-        -------
-        tuple of int
-            Ascending; those of several text encoders together.
-        """
-        offsets = self.offsets_in(encoded)
-        if all(offset is None for offset in offsets):
-            return None
-        found = {
-            offset + token
-            for offset, tokens in zip(offsets, parts, strict=True)
-            if offset is not None
-            for token in tokens
-        }
-        return tuple(sorted(found))
 
     def _offset(self, encoded: torch.Tensor, known: Sequence[torch.Tensor]) -> int | None:
         for encoding in known:
@@ -87,3 +63,22 @@ class KnownPrompt:
                 if (part - wanted).norm() <= _SAME_ENCODING * wanted.norm():
                     return offset
         return None
+
+
+def placed(parts: Sequence[Sequence[int]], offsets: Sequence[int | None]) -> tuple[int, ...]:
+    """Return where tokens of a prompt stand in a conditioning that holds it.
+
+    Parameters
+    ----------
+    parts : sequence of sequences of int
+        For each text encoder the positions of the tokens in the prompt.
+    offsets : sequence of int or None
+        Of `KnownPrompt.offsets_in`.
+
+    Returns
+    -------
+    tuple of int
+        Ascending; those of several text encoders together.
+    """
+    both = zip(parts, offsets, strict=True)
+    return tuple(sorted({offset + token for tokens, offset in both if offset is not None for token in tokens}))

@@ -45,7 +45,11 @@ class Sentence:
 
     def encode(self, clip: CLIP, vectors: torch.Tensor | None = None) -> Condition:
         """Return the condition of one picture by the sentence with vectors (k, D) in their place."""
-        parts = [()] * len(self.lines) if vectors is None else parts_of(vectors, Family.of("", clip=clip).widths)
+        parts = (
+            [()] * len(self.lines)
+            if vectors is None
+            else parts_of(vectors, Family.of("The text encoder", clip=clip).widths)
+        )
         lines = []
         for (tokens, weights), part in zip(self.lines, parts, strict=True):
             filled = list(tokens)
@@ -83,7 +87,7 @@ class TemplateEncoder:
         input_name: str = "custom_templates",
     ) -> None:
         self._clip = clip
-        place = {_PLACE: torch.zeros(num_vectors, sum(Family.of(input_name, clip=clip).widths.values()))}
+        place = {_PLACE: torch.zeros(num_vectors, Family.of(input_name, clip=clip).width)}
         self.sentences: list[Sentence] = []
         for template in templates:
             before, after = split_template(with_class(template, superclass), input_name)

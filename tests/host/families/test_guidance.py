@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from support import host
-from support.models.families import FAMILIES, FamilyCase
+from support.models.families import FAMILIES, FamilyCase, two_texts
 from support.sampling import PROMPT, encode, noise_like, sample
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -146,11 +146,8 @@ def test_texts_of_their_own_for_the_two_encoders_are_guided(
     guidance: Any, sdxl: FamilyCase, text_g: str, text_l: str
 ) -> None:
     """CONDITIONING of CLIPTextEncodeSDXL; the phrases are in one of its texts, or in both."""
-    from comfy_extras.nodes_clip_sdxl import CLIPTextEncodeSDXL
-
     model, clip, _ = sdxl.loaded
-    with torch.inference_mode():
-        (conditioning,) = CLIPTextEncodeSDXL.execute(clip, 192, 128, 0, 0, 192, 128, text_g, text_l).args
+    conditioning = two_texts(sdxl, text_g, text_l, 128, 192)
     records: list = []
     with torch.inference_mode():
         guided, positive = guidance.apply_layout_guidance(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from support import host
-from support.models.families import FamilyCase
+from support.models.families import FamilyCase, two_texts
 from support.sampling import PROMPT, encode, noise_like, sample
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -95,11 +95,8 @@ def test_texts_of_their_own_for_the_two_encoders_are_recorded(
     recorder: Any, sdxl: FamilyCase, text_g: str, text_l: str
 ) -> None:
     """CONDITIONING of CLIPTextEncodeSDXL; the prompt is one of its texts, or both."""
-    from comfy_extras.nodes_clip_sdxl import CLIPTextEncodeSDXL
-
-    model, clip, _ = sdxl.loaded
-    with torch.inference_mode():
-        (positive,) = CLIPTextEncodeSDXL.execute(clip, 192, 128, 0, 0, 192, 128, text_g, text_l).args
+    model, _, _ = sdxl.loaded
+    positive = two_texts(sdxl, text_g, text_l, 128, 192)
     recorded, recording = record(recorder, sdxl)
     samples = painted(sdxl, recorded, positive)
     assert torch.equal(samples, painted(sdxl, model, positive))

@@ -13,7 +13,6 @@ import torch
 
 from support import host
 from support.models import joint_transformers as joint
-from support.models.language_encoders import inputs_copied
 
 
 @pytest.fixture(params=joint.NAMES)
@@ -31,6 +30,8 @@ def inputs() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_a_gradient_needs_the_host_to_know_of_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import comfy.model_management
+
+    from compinv_core.host.text.encoder import inputs_copied
 
     network, wanted = joint.small_transformer(name), inputs()
     with pytest.raises(RuntimeError, match="no autograd formula"):

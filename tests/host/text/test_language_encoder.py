@@ -42,9 +42,11 @@ def opened(name: str, folder: Path) -> Any:
 
 @pytest.mark.parametrize("name", language.NAMES)
 def test_a_learned_vector_has_the_gradient_of_float64_differences(name: str, folder: Path) -> None:
+    from compinv_core.host.text.encoder import inputs_copied
+
     encoder = opened(name, folder)
     rows = encoder.read_word(PROMPT, "my-cat", vectors())
-    with language.inputs_copied(encoder.norms()):
+    with inputs_copied(encoder.norms()):
         found = language.gradients(encoder, rows, vectors())
     assert found["differences"].norm(dim=1).gt(0).all()
     assert language.relative_error(found["exact"], found["differences"]) < 1e-7

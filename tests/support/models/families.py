@@ -74,6 +74,17 @@ def stock_encoding(clip: Any, text: str) -> tuple[torch.Tensor, torch.Tensor]:
     return context, options["pooled_output"]
 
 
+def two_texts(case: FamilyCase, text_g: str, text_l: str, height: int, width: int) -> list:
+    """CONDITIONING of CLIPTextEncodeSDXL, with a text for each text encoder."""
+    from comfy_extras.nodes_clip_sdxl import CLIPTextEncodeSDXL
+
+    with torch.inference_mode():
+        (conditioning,) = CLIPTextEncodeSDXL.execute(
+            case.loaded[1], width, height, 0, 0, width, height, text_g, text_l
+        ).args
+    return conditioning
+
+
 def is_encoding(encoding: Any, expected: tuple[torch.Tensor, torch.Tensor], case: FamilyCase) -> bool:
     """Whether a condition is what the host encodes, bit for bit; the pooled output where the family takes it."""
     if not case.pooled:

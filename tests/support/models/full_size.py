@@ -8,21 +8,7 @@ import torch
 
 from support import checkpoints, host
 
-# Stable Diffusion XL itself, on tensors without memory.
-SDXL: dict[str, Any] = dict(
-    channel_mult=[1, 2, 4],
-    num_res_blocks=[2, 2, 2],
-    transformer_depth=[0, 0, 2, 2, 10, 10],
-    transformer_depth_output=[0, 0, 0, 2, 2, 2, 10, 10, 10],
-    transformer_depth_middle=10,
-    context_dim=2048,
-    adm_in_channels=2816,
-    num_classes="sequential",
-    use_linear_in_transformer=True,
-    num_head_channels=64,
-    num_heads=-1,
-)
-SHAPES: dict[str, dict[str, Any]] = {"sd1": checkpoints.UNETS["full"], "sdxl": SDXL}
+SHAPES: dict[str, dict[str, Any]] = {"sd1": checkpoints.UNETS["full"], "sdxl": checkpoints.UNETS["sdxl_full"]}
 
 
 class EfficientAttention(torch.autograd.Function):

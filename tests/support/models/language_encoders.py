@@ -7,8 +7,7 @@ differentiated by it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,17 +173,6 @@ def number_of(output: torch.Tensor) -> torch.Tensor:
     """Return a fixed weighted sum of an output, in which every element counts."""
     weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     return (output.double() * weights).sum()
-
-
-@contextmanager
-def inputs_copied(norms: Sequence[torch.nn.Module]) -> Iterator[None]:
-    """Give norms a copy of their input, which then may be changed in place, while the block runs."""
-    hooks = [norm.register_forward_pre_hook(lambda module, inputs: (inputs[0].clone(), *inputs[1:])) for norm in norms]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def gradients(encoder: LanguageEncoder, rows: Rows, vectors: torch.Tensor, step: float = 1e-5) -> Mapping[str, Any]:

@@ -84,13 +84,11 @@ def _for_sdxl(workflow: Mapping[str, Node], note: str) -> dict[str, Node]:
             box |= {side: factor * box[side] for side in ("x", "y", "width", "height")}
         if "width" in widgets:
             widgets |= {"width": SIDE, "height": SIDE}
-        named = {
-            name: value.replace("my-cat", "my-cat-xl") if isinstance(value, str) and key != "note" else value
-            for name, value in widgets.items()
-            if name != "image"
-        }
-        pictures = {"image": widgets["image"]} if "image" in widgets else {}
-        nodes[key] = (kind, title, position, size, {**named, **pictures}, links)
+        for name, value in widgets.items():
+            # The photos keep their names, and a note is written for the family already.
+            if isinstance(value, str) and name not in ("image", ""):
+                widgets[name] = value.replace("my-cat", "my-cat-xl")
+        nodes[key] = (kind, title, position, size, widgets, links)
     return nodes
 
 
