@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .compinv_core.host.graph import routes
 from .nodes import NODES
 
 WEB_DIRECTORY = "./web"
@@ -18,6 +19,7 @@ class CompositionalInversionExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> CompositionalInversionExtension:
     """Entry point that ComfyUI calls once, after importing this module."""
+    routes.register()
     return CompositionalInversionExtension()
 
 

@@ -39,7 +39,18 @@ ROOMS = (
     "measures",
     "host",
 )
-HOST_ROOMS = ("text", "sampling", "spatial", "recording", "learning", "semantic", "detectors", "layouts", "measures")
+HOST_ROOMS = (
+    "text",
+    "sampling",
+    "spatial",
+    "recording",
+    "learning",
+    "semantic",
+    "detectors",
+    "layouts",
+    "measures",
+    "graph",
+)
 CORE = REPOSITORY / "compinv_core"
 HOST_LAYER = CORE / "host"
 NODES = REPOSITORY / "nodes"

@@ -1,0 +1,1 @@
+"""What the editor shows and asks beside the run itself."""

@@ -1,0 +1,46 @@
+"""The pack's own addresses on ComfyUI's server, `/compinv/…`, which the panels in `web/` ask."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from ...basics.errors import UserError
+
+Answer = Callable[[dict[str, Any]], Any]
+
+# What is posted to `/compinv/<name>`, and what answers; questions and answers are JSON objects.
+ANSWERS: dict[str, Answer] = {}
+
+
+def register() -> None:
+    """Add the addresses to the running server; where ComfyUI runs without one, nobody asks."""
+    if "server" not in sys.modules:
+        return
+    from server import PromptServer
+
+    server = getattr(PromptServer, "instance", None)
+    if server is not None:
+        for name, answer in ANSWERS.items():
+            server.routes.post(f"/compinv/{name}")(_handler(answer))
+
+
+def _handler(answer: Answer) -> Callable[[Any], Any]:
+    """Return what the server calls: a `UserError` becomes ``{"error": sentence}`` with the status 400."""
+    from aiohttp import web
+
+    async def handle(request: web.Request) -> web.Response:
+        try:
+            question = await request.json()
+            if not isinstance(question, dict):
+                raise UserError("A question to this address is a JSON object.")
+            # Files are read on the way, and the server has to go on meanwhile.
+            return web.json_response(await asyncio.to_thread(answer, question))
+        except UserError as error:
+            return web.json_response({"error": str(error)}, status=400)
+        except ValueError:
+            return web.json_response({"error": "A question to this address is a JSON object."}, status=400)
+
+    return handle

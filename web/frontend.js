@@ -1,0 +1,125 @@
+// The only file that touches ComfyUI's frontend; everything else in this folder goes through it.
+
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+
+/** Act on our nodes of one type: `created(node)` once a node is there, `output(node, output)` with what it last told. */
+export function extend(nodeId, { created, output }) {
+    const isOurs = (node) => node?.comfyClass === nodeId;
+    app.registerExtension({
+        name: `compinv.${nodeId}.${extend.count++}`,
+        nodeCreated(node) {
+            if (!isOurs(node)) return;
+            created?.(node);
+            if (output) {
+                const before = node.onExecuted;
+                node.onExecuted = function (told) {
+                    before?.call(this, told);
+                    output(this, told);
+                };
+            }
+        },
+        // What a finished run told is there again after a reload, or when the person comes back to a workflow.
+        onNodeOutputsUpdated(outputs) {
+            if (!output) return;
+            for (const [id, told] of Object.entries(outputs)) {
+                const node = nodeOf(id);
+                if (isOurs(node)) output(node, told);
+            }
+        },
+    });
+}
+extend.count = 0;
+
+/** The node that an execution id such as `5` or, within subgraphs, `7:5` stands for. */
+export function nodeOf(executionId) {
+    let graph = app.rootGraph ?? app.graph;
+    let node = null;
+    for (const part of String(executionId).split(":")) {
+        node = graph?.getNodeById(Number(part)) ?? null;
+        graph = node?.subgraph;
+    }
+    return node;
+}
+
+/** Put an element of ours on a node, alike in both renderers. It is not saved: values live in the node's own widgets. */
+export function panel(node, name, element, height) {
+    element.classList.add("compinv");
+    const widget = node.addDOMWidget(name, "compinv", element, {
+        serialize: false,
+        hideOnZoom: false,
+        getMinHeight: () => height,
+        getValue: () => "",
+        setValue: () => {},
+    });
+    widget.serialize = false;
+    return widget;
+}
+
+export const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name);
+
+/** Set a widget's value as a person would, so that undo knows of it. */
+export function setValue(node, name, value) {
+    const widget = widgetOf(node, name);
+    if (!widget || widget.value === value) return;
+    widget.value = value;
+    widget.callback?.(value, app.canvas, node);
+    node.graph?.setDirtyCanvas(true, true);
+    app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.checkState?.();
+}
+
+/** Call back whenever a widget's value is set, by whomever. */
+export function whenSet(node, name, callback) {
+    const widget = widgetOf(node, name);
+    if (!widget) return;
+    const before = widget.callback;
+    widget.callback = function (...given) {
+        const result = before?.apply(this, given);
+        callback(widget.value);
+        return result;
+    };
+}
+
+/** The node behind an input, through reroutes and the borders of subgraphs; null where nothing is connected. */
+export function sourceOf(node, name) {
+    const slot = node.inputs?.findIndex((input) => input.name === name) ?? -1;
+    return slot < 0 ? null : node.getInputNode(slot);
+}
+
+/** What an input will get, as far as that stands in a widget: its own, or the one of the node behind it. Else null. */
+export function valueOf(node, name) {
+    const source = sourceOf(node, name);
+    if (source) {
+        const texts = (source.widgets ?? []).filter((widget) => typeof widget.value === "string");
+        return texts.length === 1 ? texts[0].value : null;
+    }
+    return widgetOf(node, name)?.value ?? null;
+}
+
+/** Ask the pack's own part of the server; an error is its sentence. */
+export async function ask(path, question = {}) {
+    const options = { method: "POST", body: JSON.stringify(question) };
+    const answer = await api.fetchApi(`/compinv/${path}`, options);
+    const told = await answer.json();
+    if (!answer.ok) throw new Error(told.error);
+    return told;
+}
+
+/** Listen to what the server sends; returns a function that ends it. */
+export function listen(event, callback) {
+    const hear = ({ detail }) => callback(detail);
+    api.addEventListener(event, hear);
+    return () => api.removeEventListener(event, hear);
+}
+
+/** The address of a picture that the server keeps, as in a node's output. */
+export function pictureUrl({ filename, subfolder = "", type = "temp" }) {
+    return api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
+}
+
+/** Make an element: `element("button", { title: "…", onclick }, "text", child)`. */
+export function element(tag, properties = {}, ...children) {
+    const made = Object.assign(document.createElement(tag), properties);
+    made.append(...children);
+    return made;
+}
