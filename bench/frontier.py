@@ -7,21 +7,37 @@ run goes on.
 
 from __future__ import annotations
 
-from miniworld.laboratory.recipe import ANCHOR_LOSS
+from compinv_core.semantic.hold import BOTH, DIRECTION, RADIUS
+from miniworld.laboratory.recipe import ANCHOR_LOSS, TUNING
 
 from .reproduce.protocol import METHODS, PLAIN
 from .variants import Variant, arguments, done, table
 
 RADII, ANGLES, WEIGHTS = (0.5, 0.6, 0.7, 1.0), (30.0, 45.0), (3e-4, 3e-3)
+WORD_RATES, SHARES = (5e-3, 2e-2, 1e-4), (0.6, 0.95)
 COLUMNS = ("all_there", "own", "composed", "duplicates", "identified", "object_alignment", "attention_ratio")
 
 
-def variants() -> dict[str, Variant]:
-    """Every way of holding a word, by name."""
-    found = {PLAIN: Variant({"anchor_weight": 0.0}, semantic=False)}
+def variants(method: str) -> dict[str, Variant]:
+    """Every way of holding a word, by name; of a method that trains the model too, also the word's own rate.
+
+    There λ also says how much the model learns from the photos beside what it learns from its class.
+    """
+    plain = {"anchor_weight": 0.0}
+    found: dict[str, Variant] = {}
+    if method in TUNING:
+        for rate in WORD_RATES:
+            word, radius = {"token_learning_rate": rate}, RADII[0]
+            found[f"plain, word's rate {rate:g}"] = Variant(plain | word, semantic=False)
+            found[f"radius {radius:g}, word's rate {rate:g}"] = Variant({"hold": RADIUS, "radius": radius} | word)
+            for share in SHARES:
+                both = {"hold": BOTH, "radius": radius, "anchor_weight": share}
+                found[f"radius {radius:g}, λ {share:g}, word's rate {rate:g}"] = Variant(both | word)
+        return found
+    found[PLAIN] = Variant(plain, semantic=False)
     found |= {f"anchor loss {weight:g}": Variant(ANCHOR_LOSS | {"anchor_weight": weight}) for weight in WEIGHTS}
-    found |= {f"radius {radius:g}": Variant({"hold": "radius", "radius": radius}) for radius in RADII}
-    found |= {f"direction {angle:g}": Variant({"hold": "direction", "angle": angle}) for angle in ANGLES}
+    found |= {f"radius {radius:g}": Variant({"hold": RADIUS, "radius": radius}) for radius in RADII}
+    found |= {f"direction {angle:g}": Variant({"hold": DIRECTION, "angle": angle}) for angle in ANGLES}
     return found
 
 
@@ -29,9 +45,9 @@ def main() -> None:
     parser = arguments(__doc__, "frontier")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     options = parser.parse_args()
-    rows = done(options, options.methods, variants(), choosing=True, guided=False)
     for method in options.methods:
-        print(f"\n### {method}\n\n{table(rows, method, variants(), COLUMNS)}")
+        rows = done(options, [method], variants(method), choosing=True, guided=False)
+        print(f"\n### {method}\n\n{table(rows, method, variants(method), COLUMNS)}")
 
 
 if __name__ == "__main__":

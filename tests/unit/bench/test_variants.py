@@ -10,21 +10,24 @@ from bench import comparison, frontier
 from bench.reproduce.protocol import METHODS, PLAIN
 from bench.variants import TIERS, Variant, blocks, table
 from compinv_core.learning.settings import InversionConfig
+from compinv_core.learning.tuning_settings import CustomDiffusionConfig, DreamBoothConfig
 from miniworld.laboratory.workbench import Workbench
 
 THINGS = [("my-cup", "cup"), ("my-fish", "fish"), ("my-house", "house")]
 NOUNS = ("cup", "fish", "house", "boat", "moon", "tree")
-COMMANDS = {"frontier": (METHODS, frontier.variants()), "comparison": ((METHODS[0],), comparison.variants())}
+COMMANDS = {f"frontier of {method}": (method, frontier.variants(method)) for method in METHODS}
+COMMANDS["comparison"] = (METHODS[0], comparison.variants())
+CONFIGURATIONS = dict(zip(METHODS, (InversionConfig, DreamBoothConfig, CustomDiffusionConfig), strict=True))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_variant_has_settings_that_a_training_takes_and_words_of_its_own(command: str) -> None:
-    methods, variants = COMMANDS[command]
+    method, variants = COMMANDS[command]
     for variant in variants.values():
-        InversionConfig(**variant.settings)
+        CONFIGURATIONS[method](**variant.settings)
         assert set(variant.repair) <= set(inspect.signature(Workbench.adjust).parameters)
-    found = list(blocks(TIERS["lite"], methods, THINGS, NOUNS, variants))
-    assert len(found) == TIERS["lite"].things * len(methods) * len(variants)
+    found = list(blocks(TIERS["lite"], [method], THINGS, NOUNS, variants))
+    assert len(found) == TIERS["lite"].things * len(variants)
     assert len({block.key for block in found}) == len(found)
     assert len({(block.method, block.word(block.things[0])) for block in found}) == len(found)
     assert all(dict(THINGS)[block.things[0]] not in block.nouns for block in found)
