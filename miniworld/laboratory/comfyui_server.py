@@ -60,10 +60,15 @@ class ComfyServer:
     ----------
     base : Path
         Base directory of the server: models, input, output and custom nodes live below it.
+    options : str
+        More of ComfyUI's command line.
+    card : bool
+        Compute on a graphics card.
     """
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, *options: str, card: bool = False) -> None:
         self.base = base
+        self._options = options if card else ("--cpu", *options)
         self.log_file = base / "server.log"
         self.client_id = uuid.uuid4().hex
         self.port = 0
@@ -103,15 +108,19 @@ class ComfyServer:
 
     # Life
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def start(self, timeout: float = 600.0) -> None:
         """Start the server and wait until it answers."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         command = [
-            sys.executable, str(host_path() / "main.py"), "--cpu", "--base-directory", str(self.base),
+            sys.executable, str(host_path() / "main.py"), "--base-directory", str(self.base),
             "--database-url", "sqlite:///:memory:", "--disable-auto-launch", "--disable-api-nodes",
-            "--listen", "127.0.0.1", "--port", str(self.port),
+            "--listen", "127.0.0.1", "--port", str(self.port), *self._options,
         ]  # fmt: skip
         environment = os.environ | {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
         with self.log_file.open("ab") as log:
@@ -175,7 +184,7 @@ class ComfyServer:
             entry = self.get(f"/history/{prompt_id}").get(prompt_id)
             if entry is not None:
                 return _result(entry)
-            if self._process is None or self._process.poll() is not None:
+            if not self.is_running:
                 raise RuntimeError(f"ComfyUI ended while it ran a prompt:\n{self.log[-4000:]}")
             while_waiting()
             time.sleep(0.1)

@@ -105,6 +105,7 @@ UNETS |= {
     "sd2_deep": UNETS["sd2"],
     "sdxl_v": UNETS["sdxl"],
     "sdxl_deep": UNETS["sdxl"],
+    "sdxl_full_deep": UNETS["sdxl_full"],
 }
 REFUSED = ("refiner", "inpaint", "sdxl_inpaint", "unclip")
 FEW_LAYERS = 3

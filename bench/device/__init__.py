@@ -1,0 +1,1 @@
+"""What the pack does on a graphics card."""
