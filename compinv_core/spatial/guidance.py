@@ -32,14 +32,14 @@ class GuidedLatents:
         For every evaluation, the loss of each of the B images before the update that followed.
     updates : tuple of int, length B
         Updates of each image.
-    last_loss : Tensor (B,)
+    last_loss : tuple of float, length B
         Each image's loss at its last evaluation; to be handed to the next step where the loss is stale.
     """
 
     latents: torch.Tensor
     losses: tuple[tuple[float, ...], ...]
     updates: tuple[int, ...]
-    last_loss: torch.Tensor
+    last_loss: tuple[float, ...]
 
 
 def location_loss(attention: torch.Tensor, masks: torch.Tensor, form: str = "linear") -> torch.Tensor:
@@ -132,7 +132,7 @@ def guide_latents(
     sigma: torch.Tensor,
     loss_of: Callable[[torch.Tensor], torch.Tensor],
     config: GuidanceConfig,
-    last_loss: torch.Tensor | None = None,
+    last_loss: Sequence[float] | None = None,
     on_iteration: Callable[[], None] = lambda: None,
 ) -> GuidedLatents:
     """Improve the latents of one sampling step: ``x ← x − strength·σ²·∇_x L`` while the loss is above the threshold.
@@ -147,7 +147,7 @@ def guide_latents(
         Noise level σ.
     loss_of : callable
         From latents (B, C, H, W) that require a gradient to losses (B,).
-    last_loss : Tensor (B,), optional
+    last_loss : sequence of float, length B, optional
         `GuidedLatents.last_loss` of the step before; used where `config.stale_loss` is set.
     on_iteration : callable, optional
         Called before every evaluation; may raise to stop.
@@ -160,44 +160,43 @@ def guide_latents(
     with torch.inference_mode(False), torch.enable_grad():
         scale = config.strength * _per_image(sigma.detach().clone(), latents).square()
         current = latents.detach().clone()
-        batch = latents.shape[0]
-        known = torch.full((batch,), float("inf"), device=latents.device) if last_loss is None else last_loss.clone()
-        active = torch.ones(batch, dtype=torch.bool, device=latents.device)
-        updates = torch.zeros(batch, dtype=torch.int64, device=latents.device)
+        known = [float("inf")] * len(latents) if last_loss is None else list(last_loss)
+        active = [True] * len(latents)
+        finite = torch.ones(len(latents), dtype=torch.bool, device=latents.device)
         losses: list[tuple[float, ...]] = []
+        moved: list[torch.Tensor] = []
         for _ in range(config.max_iterations):
             if config.stale_loss:
-                active &= known > config.threshold
-                if not active.any():
+                active = [
+                    is_active and value > config.threshold for is_active, value in zip(active, known, strict=True)
+                ]
+                if not any(active):
                     break
             on_iteration()
             candidate = current.detach().requires_grad_(True)
             loss = loss_of(candidate)
-            known = torch.where(active, loss.detach().to(known), known)
-            losses.append(tuple(loss.detach().tolist()))
+            # Everything that is decided needs the loss alone, so that a graphics card is waited for once an iteration.
+            seen = loss.detach().tolist()
+            losses.append(tuple(seen))
+            known = [new if wanted else old for new, old, wanted in zip(seen, known, active, strict=True)]
             if not config.stale_loss:
-                active &= loss.detach() > config.threshold
-                if not active.any():
+                active = [wanted and value > config.threshold for wanted, value in zip(active, seen, strict=True)]
+                if not any(active):
                     break
             gradient = _gradient(loss, candidate)
-            active &= _finite_images(gradient)
-            current = torch.where(_per_image(active, current), current - (scale * gradient).to(current), current)
-            updates += active
-        changed = bool(updates.any())
-    return GuidedLatents(current if changed else latents, tuple(losses), tuple(updates.tolist()), known)
+            finite = finite & gradient.flatten(1).isfinite().all(dim=1)
+            moved.append(torch.tensor(active).to(finite.device, non_blocking=True) & finite)
+            current = torch.where(_per_image(moved[-1], current), current - (scale * gradient).to(current), current)
+        updates = torch.stack(moved).sum(dim=0).tolist() if moved else [0] * len(latents)
+        if not finite.all():
+            logger.warning("Layout guidance: the gradient of an image is not finite; that image is left as it is.")
+    return GuidedLatents(current if any(updates) else latents, tuple(losses), tuple(updates), tuple(known))
 
 
 def _gradient(loss: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
     # Images do not mix inside the model, so one backward pass of the sum gives every image its own gradient.
     (gradient,) = torch.autograd.grad(loss.sum() * _HALF_PRECISION_SCALE, latents)
     return gradient / _HALF_PRECISION_SCALE
-
-
-def _finite_images(gradient: torch.Tensor) -> torch.Tensor:
-    finite = gradient.flatten(1).isfinite().all(dim=1)
-    if not finite.all():
-        logger.warning("Layout guidance: the gradient of an image is not finite; that image is left as it is.")
-    return finite
 
 
 def _per_image(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

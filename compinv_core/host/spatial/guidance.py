@@ -217,7 +217,7 @@ class GuidanceRun:
         self._on_step = on_step
         self._before_update = before_update
         self._end_sigma = objective.percent_to_sigma(config.end_percent)
-        self._last_loss: torch.Tensor | None = None
+        self._last_loss: tuple[float, ...] | None = None
         self._carried: torch.Tensor | None = None
         self._carried_sigma = 0.0
         self._steps_in_range = 0
