@@ -46,7 +46,8 @@ class RecordAttention(io.ComfyNode):
                     multiline=True,
                     default="",
                     tooltip="Parts of the prompt, one per line, worded as there: for example embedding:my-cat cat, "
-                    "then a backpack. Two or more show whose attention is greater (the paper's Fig. 2) and how alike.",
+                    "then a backpack. Two or more show whose attention is greater (the paper's Fig. 2) and how alike. "
+                    "Empty takes those of `layout`.",
                 ),
                 io.Combo.Input(
                     "blocks",
@@ -57,6 +58,9 @@ class RecordAttention(io.ComfyNode):
                     tooltip="Parts of the UNet whose cross-attention is recorded. The paper takes the middle block and "
                     "the first decoder level with cross-attention; all up has finer maps.",
                 ),
+                schema.Layout.Input(
+                    "layout", optional=True, tooltip="Its phrases are recorded where `phrases` is empty."
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="For the sampler's model input."),
@@ -65,8 +69,11 @@ class RecordAttention(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, clip, text: str, phrases: str, blocks: str = BLOCK_CHOICES[0]) -> io.NodeOutput:
-        return io.NodeOutput(*record_attention(model, clip, text, parse_phrases(phrases), blocks))
+    def execute(
+        cls, model, clip, text: str, phrases: str, blocks: str = BLOCK_CHOICES[0], layout=None
+    ) -> io.NodeOutput:
+        parts = parse_phrases(phrases) or (layout.phrases if layout else ())
+        return io.NodeOutput(*record_attention(model, clip, text, parts, blocks))
 
 
 class ShowAttention(io.ComfyNode):

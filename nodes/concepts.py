@@ -99,7 +99,8 @@ class SaveConcept(io.ComfyNode):
             outputs=[
                 io.String.Output(
                     "prompt_word", display_name="prompt_word", tooltip="embedding:FILENAME, to be wired into a prompt."
-                )
+                ),
+                phrase_output(),
             ],
         )
 
@@ -108,7 +109,8 @@ class SaveConcept(io.ComfyNode):
         name = check_name(filename, "filename") if filename.strip() else concept.name
         named = replace(concept, name=name)
         write_concept(named, embedding_path(name))
-        return io.NodeOutput(named.prompt_word, ui=ui.PreviewText(f"Write {named.prompt_word} in a prompt."))
+        text = ui.PreviewText(f"Write {named.prompt_word} in a prompt.")
+        return io.NodeOutput(named.prompt_word, named.phrase, ui=text)
 
 
 class _WordNode(io.ComfyNode):
@@ -248,6 +250,16 @@ def concept_of(inputs: dict[str, list[Any]]) -> ConceptPayload:
     words = read_settings(ConceptPayload, single)
     return ConceptPayload.to_learn(
         words, inputs["images"], inputs.get("mask") or None, inputs.get("class_images") or None
+    )
+
+
+def phrase_output() -> io.String.Output:
+    """Return the word before its class noun."""
+    return io.String.Output(
+        "phrase",
+        display_name="phrase",
+        tooltip="embedding:NAME and the class noun behind it, as a phrase of a prompt and of a layout; for a word that "
+        "was trained with its class noun.",
     )
 
 

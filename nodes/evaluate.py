@@ -18,7 +18,7 @@ from ..compinv_core.host.measures.encoders import (
 )
 from ..compinv_core.host.progress import host_listener
 from ..compinv_core.measures.evaluation import NODE_NAME, Question, evaluate, summary_text
-from ..compinv_core.words.phrases import parse_phrases
+from ..compinv_core.words.phrases import parse_phrases, with_class_nouns
 from . import schema
 
 
@@ -54,14 +54,15 @@ class EvaluateImages(io.ComfyNode):
                     multiline=True,
                     default="",
                     tooltip="The prompt of the pictures with the class word in the place of the learned word: a cat "
-                    "and a backpack.",
+                    "and a backpack. With `concept` connected the prompt itself will do. Empty takes the phrases of "
+                    "`layout`, joined by and, or the class noun of `concept`.",
                 ),
                 io.String.Input(
                     "concepts",
                     multiline=True,
                     default="",
                     tooltip="Nouns of the prompt that the detector should find, one per line, such as backpack. Only "
-                    "with a detector. The paper: the composed noun.",
+                    "with a detector. Empty takes the phrases of `layout`. The paper: the composed noun.",
                 ),
                 schema.Detector.Input(
                     "detector",
@@ -90,6 +91,14 @@ class EvaluateImages(io.ComfyNode):
                     "clip_vision",
                     optional=True,
                     tooltip="A further one, from Load CLIP Vision: any that the host loads, DINOv2 among them.",
+                ),
+                schema.Layout.Input(
+                    "layout", optional=True, tooltip="Its phrases stand in for an empty `prompt` and `concepts`."
+                ),
+                schema.Concept.Input(
+                    "concept",
+                    optional=True,
+                    tooltip="From a training: its class noun takes the place of its word in `prompt` and `layout`.",
                 ),
             ],
             outputs=[
@@ -122,9 +131,25 @@ class EvaluateImages(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, images, references, prompt, concepts, clip_model, detector=None, image_model=None, clip_vision=None
+        cls,
+        images,
+        references,
+        prompt,
+        concepts,
+        clip_model,
+        detector=None,
+        image_model=None,
+        clip_vision=None,
+        layout=None,
+        concept=None,
     ) -> io.NodeOutput:
-        question = Question(references, prompt[0], parse_phrases(concepts[0]))
+        nouns = {each.name: each.superclass for each in concept or ()}
+        phrases = layout[0].phrases if layout else ()
+        asked = prompt[0].strip() or " and ".join(phrases) or " and ".join(nouns.values())
+        wanted = parse_phrases(concepts[0]) or (phrases if detector else ())
+        question = Question(
+            references, with_class_nouns(asked, nouns), tuple(with_class_nouns(each, nouns) for each in wanted)
+        )
         clip = chosen_clip(clip_model[0])
         looks = [chosen_look(name) for name in (image_model or [])[:1]] + [
             HostVision(v) for v in (clip_vision or [])[:1]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io
+from typing import Any
 
+from comfy_api.latest import io, ui
+
+from ..compinv_core.boxes.drawn import as_drawn, read_drawn
 from ..compinv_core.detectors.bounding_boxes import (
     layout_from_bounding_boxes,
     layout_to_bounding_boxes,
@@ -11,6 +14,8 @@ from ..compinv_core.detectors.bounding_boxes import (
 )
 from ..compinv_core.words.phrases import parse_phrases
 from . import schema
+
+NODE_NAME = "Layout From Boxes"
 
 
 class LayoutFromBoxes(io.ComfyNode):
@@ -20,21 +25,23 @@ class LayoutFromBoxes(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="CompInvLayoutFromBoxes",
-            display_name="Layout From Boxes",
+            display_name=NODE_NAME,
             category=schema.CATEGORY,
             description=(
-                "Says which part of the prompt belongs into which box. Draw the boxes with Create Bounding Boxes, or "
-                "take them from a detector."
+                "Says which part of the prompt belongs into which box. Draw the boxes on the node, or take them from a "
+                "detector or from Create Bounding Boxes."
             ),
             search_aliases=["compinv", "layout", "bounding box", "region", "spatial inversion", "BOUNDING_BOX"],
             inputs=[
                 io.BoundingBox.Input(
                     "bboxes",
+                    optional=True,
                     force_input=True,
                     tooltip=(
                         "Boxes in pixels, of one picture (of several, the first counts). Every phrase finds the box of "
                         "its label, the one with the highest score if there are several; boxes without a label go to "
-                        "the phrases that are left, in order. No box means no guidance."
+                        "the phrases that are left, in order. Not needed for phrases whose box is drawn on the node. "
+                        "No box means no guidance."
                     ),
                 ),
                 io.String.Input(
@@ -76,6 +83,8 @@ class LayoutFromBoxes(io.ComfyNode):
                         "description on the canvas is then its label. Not connected: boxes count by their own labels."
                     ),
                 ),
+                drawn_input("A phrase with a box here needs none in `bboxes`, and one there does not count."),
+                ground_input(),
             ],
             outputs=[
                 schema.Layout.Output(display_name="layout", tooltip="For Apply Layout Guidance."),
@@ -88,10 +97,44 @@ class LayoutFromBoxes(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, bboxes, phrases: str, width: int, height: int, elements=None) -> io.NodeOutput:
+    def execute(
+        cls, phrases: str, width: int, height: int, bboxes=None, elements=None, boxes: str = "", image=None
+    ) -> io.NodeOutput:
+        parts = parse_phrases(phrases)
+        drawn = read_drawn(boxes, parts, NODE_NAME)
         labelled = with_descriptions(bboxes, elements)
-        layout = layout_from_bounding_boxes(labelled, parse_phrases(phrases), width, height)
-        return io.NodeOutput(layout, layout_to_bounding_boxes(layout))
+        layout = layout_from_bounding_boxes(labelled, parts, width, height, drawn)
+        incoming = [box for box in as_drawn(layout) if box["phrase"] not in drawn]
+        told = {"compinv_predicted": incoming, **ground(image, width, height)}
+        return io.NodeOutput(layout, layout_to_bounding_boxes(layout), ui=told)
+
+
+def drawn_input(meaning: str) -> io.String.Input:
+    """Return the boxes that are drawn on a node; `web/layout_canvas.js` shows them in the place of the text."""
+    return io.String.Input(
+        "boxes",
+        default="",
+        optional=True,
+        socketless=True,
+        tooltip=f"The boxes drawn on the node, as a JSON list of phrase, x0, y0, x1 and y1, from 0 (left, top) to 1. "
+        f"{meaning}",
+    )
+
+
+def ground_input() -> io.Image.Input:
+    """Return the picture that boxes are drawn on."""
+    return io.Image.Input(
+        "image",
+        optional=True,
+        tooltip="A picture to draw the boxes on, such as an earlier one of the same size; the first of several. It is "
+        "shown after a run and changes nothing else.",
+    )
+
+
+def ground(image: Any, width: int, height: int) -> dict[str, list]:
+    """What `web/layout_canvas.js` draws the boxes on."""
+    pictures = [] if image is None else ui.PreviewImage(image[:1]).as_dict()["images"]
+    return {"compinv_size": [width, height], "compinv_picture": pictures}
 
 
 NODES = [LayoutFromBoxes]

@@ -7,6 +7,7 @@ from comfy_api.latest import io, ui
 from ..compinv_core.basics.atomic_file import check_writable
 from ..compinv_core.basics.report import write_report
 from ..compinv_core.boxes.drawing import draw_layout
+from ..compinv_core.boxes.drawn import as_drawn, read_drawn, with_drawn
 from ..compinv_core.detectors.bounding_boxes import layout_to_bounding_boxes
 from ..compinv_core.host.folders import layout_predictor_path, report_folder
 from ..compinv_core.host.layouts.prediction import PREDICT_NODE, TRAIN_NODE, predict_layout, train_predictor
@@ -22,6 +23,7 @@ from ..compinv_core.layouts.report import layout_report, summary_text
 from ..compinv_core.layouts.training import LayoutTrainingConfig
 from ..compinv_core.words.phrases import parse_phrases
 from . import schema
+from .layout import drawn_input, ground, ground_input
 
 _ALIASES = ["compinv", "layout predictor", "bounding box", "spatial inversion"]
 
@@ -143,8 +145,8 @@ class PredictLayout(io.ComfyNode):
             display_name=PREDICT_NODE,
             category=schema.CATEGORY,
             description=(
-                "Says where the things of a prompt belong in the picture. Connect layout to Apply Layout Guidance, or "
-                "bboxes to Create Bounding Boxes to move the boxes first."
+                "Says where the things of a prompt belong in the picture. After a run the boxes are shown on the node, "
+                "where they can be moved; connect layout to Apply Layout Guidance."
             ),
             search_aliases=[*_ALIASES, "predict"],
             is_output_node=True,
@@ -177,6 +179,8 @@ class PredictLayout(io.ComfyNode):
                     tooltip="Height of the picture in pixels, 16 to 16384; the same as on Create Bounding Boxes, if "
                     "that follows. The paper: 512.",
                 ),
+                drawn_input("A phrase with a box here is not predicted; the others are."),
+                ground_input(),
             ],
             outputs=[
                 schema.Layout.Output(display_name="layout", tooltip="For Apply Layout Guidance."),
@@ -190,10 +194,16 @@ class PredictLayout(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, predictor, clip, phrases: str, width: int, height: int) -> io.NodeOutput:
-        layout, nouns = predict_layout(predictor, clip, parse_phrases(phrases), width, height)
+    def execute(
+        cls, predictor, clip, phrases: str, width: int, height: int, boxes: str = "", image=None
+    ) -> io.NodeOutput:
+        parts = parse_phrases(phrases)
+        drawn = read_drawn(boxes, parts, PREDICT_NODE)
+        predicted, nouns = predict_layout(predictor, clip, parts, width, height)
+        layout = with_drawn(predicted, drawn)
         text = "\n".join(f"{phrase}: as {noun}" for phrase, noun in nouns.items()) or SIDE_BY_SIDE
-        return io.NodeOutput(layout, layout_to_bounding_boxes(layout), draw_layout(layout), ui=ui.PreviewText(text))
+        told = {"compinv_predicted": as_drawn(predicted), **ground(image, width, height), "text": (text,)}
+        return io.NodeOutput(layout, layout_to_bounding_boxes(layout), draw_layout(layout), ui=told)
 
 
 NODES = [TrainLayoutPredictor, SaveLayoutPredictor, LoadLayoutPredictor, PredictLayout]

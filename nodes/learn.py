@@ -12,7 +12,7 @@ from ..compinv_core.host.learning.train import Places, TrainingResult, train_con
 from ..compinv_core.learning.concept import Concept as ConceptPayload
 from ..compinv_core.learning.settings import InversionConfig
 from ..compinv_core.learning.tuning_settings import CustomDiffusionConfig, DreamBoothConfig
-from .concepts import concept_of, image_input, mask_input
+from .concepts import concept_of, image_input, mask_input, phrase_output
 from .schema import CATEGORY, MODEL, Anchors, Concept, ConceptImages, setting_inputs
 
 
@@ -47,6 +47,7 @@ class TrainConcept(io.ComfyNode):
                     "keeps encoded prompts by their text and would not read a retrained file of the same name.",
                 ),
                 _loss_output(),
+                phrase_output(),
             ],
         )
 
@@ -54,7 +55,7 @@ class TrainConcept(io.ComfyNode):
     def execute(cls, **inputs) -> io.NodeOutput:
         result = _train(InversionConfig, inputs)
         (concept,) = result.concepts
-        return io.NodeOutput(concept, concept.prompt_word, result.loss_map, **_told(result))
+        return io.NodeOutput(concept, concept.prompt_word, result.loss_map, concept.phrase, **_told(result))
 
 
 class TrainCustomDiffusion(io.ComfyNode):

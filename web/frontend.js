@@ -3,6 +3,13 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
+document.head.append(
+    Object.assign(document.createElement("link"), {
+        rel: "stylesheet",
+        href: new URL("compinv.css", import.meta.url).href,
+    }),
+);
+
 /** Act on our nodes of one type: `created(node)` once a node is there, `output(node, output)` with what it last told. */
 export function extend(nodeId, { created, output }) {
     const isOurs = (node) => node?.comfyClass === nodeId;
@@ -42,18 +49,69 @@ export function nodeOf(executionId) {
     return node;
 }
 
-/** Put an element of ours on a node, alike in both renderers. It is not saved: values live in the node's own widgets. */
+/**
+ * Put an element of ours on a node, alike in both renderers. It is not saved: values live in the node's own widgets.
+ * `height` is the least it needs in pixels, or a function that says it; call `fit(node)` when it changes.
+ */
 export function panel(node, name, element, height) {
     element.classList.add("compinv");
     const widget = node.addDOMWidget(name, "compinv", element, {
         serialize: false,
         hideOnZoom: false,
-        getMinHeight: () => height,
+        getMinHeight: typeof height === "function" ? height : () => height,
         getValue: () => "",
         setValue: () => {},
     });
     widget.serialize = false;
     return widget;
+}
+
+/** Make a node as high as what is on it needs now. */
+export function fit(node) {
+    node.setSize([node.size[0], node.computeSize()[1]]);
+    node.graph?.setDirtyCanvas(true, true);
+}
+
+/** Keep in a property whether a panel is open: on new nodes it is, on those of workflows from before the panel not. */
+export function keepOpen(node, property) {
+    node.properties[property] = true;
+    const { onConfigure } = node;
+    node.onConfigure = function (saved, ...given) {
+        onConfigure?.call(this, saved, ...given);
+        this.properties[property] = saved.properties?.[property] ?? false;
+    };
+}
+
+/** Hide a widget whose value a panel of ours shows; it stays the place of the value. */
+export function hide(node, name) {
+    const widget = widgetOf(node, name);
+    if (widget) widget.hidden = widget.options.hidden = true;
+}
+
+/**
+ * Call `changed(value)` with what `read()` returns, and again whenever that is another for 300 ms, as long as the node
+ * is in a graph: links, undo, typing and other nodes all change it, and no event tells of all of them.
+ */
+export function watch(node, read, changed) {
+    let timer = null;
+    let told = null;
+    let last = null;
+    const look = () => {
+        const value = read();
+        const now = JSON.stringify(value);
+        if (now === last && now !== told) changed(value, (told = now));
+        last = now;
+    };
+    const { onAdded, onRemoved } = node;
+    node.onAdded = function (...given) {
+        onAdded?.apply(this, given);
+        timer ??= setInterval(look, 150);
+    };
+    node.onRemoved = function (...given) {
+        clearInterval(timer);
+        timer = null;
+        onRemoved?.apply(this, given);
+    };
 }
 
 export const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name);

@@ -51,7 +51,7 @@ class Layout:
             )
         check_phrases(self.phrases)
         for phrase, box in zip(self.phrases, self.boxes, strict=True):
-            _check_box(phrase, box)
+            check_box(phrase, box)
 
     def __len__(self) -> int:
         return len(self.phrases)
@@ -109,6 +109,23 @@ def crop_box(box: Box, area: Box) -> Box | None:
     return ((x0 - left) / w, (y0 - top) / h, (x1 - left) / w, (y1 - top) / h)
 
 
+def check_box(phrase: str, box: Box) -> None:
+    """Refuse the box of a phrase that is no box in the picture.
+
+    Raises
+    ------
+    UserError
+    """
+    if len(box) != 4 or not all(math.isfinite(value) for value in box):
+        raise UserError(f'The box of "{phrase}" is {box}; give four finite numbers (x0, y0, x1, y1).')
+    x0, y0, x1, y1 = box
+    if not (0.0 <= x0 < x1 <= 1.0 and 0.0 <= y0 < y1 <= 1.0):
+        raise UserError(
+            f'The box of "{phrase}" is {tuple(round(value, 4) for value in box)}; as fractions of the '
+            "picture it must have 0 ≤ x0 < x1 ≤ 1 and 0 ≤ y0 < y1 ≤ 1, so move it inside or draw it larger."
+        )
+
+
 def _cells(start: float, stop: float, size: int) -> slice:
     # Cell c has its centre at (c + 0.5) / size; the box holds it when start <= centre < stop.
     first, last = math.ceil(start * size - 0.5), math.ceil(stop * size - 0.5)
@@ -120,14 +137,3 @@ def _cells(start: float, stop: float, size: int) -> slice:
 
 def _truncated_cells(start: float, stop: float, size: int) -> slice:
     return slice(int(start * size), int(stop * size))
-
-
-def _check_box(phrase: str, box: Box) -> None:
-    if len(box) != 4 or not all(math.isfinite(value) for value in box):
-        raise UserError(f'The box of "{phrase}" is {box}; give four finite numbers (x0, y0, x1, y1).')
-    x0, y0, x1, y1 = box
-    if not (0.0 <= x0 < x1 <= 1.0 and 0.0 <= y0 < y1 <= 1.0):
-        raise UserError(
-            f'The box of "{phrase}" is {tuple(round(value, 4) for value in box)}; as fractions of the '
-            "picture it must have 0 ≤ x0 < x1 ≤ 1 and 0 ≤ y0 < y1 ≤ 1, so move it inside or draw it larger."
-        )

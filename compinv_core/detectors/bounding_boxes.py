@@ -6,7 +6,7 @@ They come from a detector, a hand-drawn canvas, or a predicted layout.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from .. import logger
@@ -20,7 +20,9 @@ from .detections import Detection
 _OVERSHOOT = 0.02
 
 
-def layout_from_bounding_boxes(bboxes: Any, phrases: Sequence[str], width: int, height: int) -> Layout:
+def layout_from_bounding_boxes(
+    bboxes: Any, phrases: Sequence[str], width: int, height: int, drawn: Mapping[str, Box] | None = None
+) -> Layout:
     """Build a layout from the host's ``BOUNDING_BOX`` values.
 
     Phrases find their box by label: the same text first, then the same words, then the same noun (as `words.nouns`
@@ -35,6 +37,8 @@ def layout_from_bounding_boxes(bboxes: Any, phrases: Sequence[str], width: int, 
         the first is taken. No box at all gives an empty layout.
     width, height : int
         Size of the picture in pixels.
+    drawn : mapping of str to (x0, y0, x1, y1), optional
+        Boxes of phrases that count in the place of theirs in `bboxes`, as fractions of the picture.
 
     Raises
     ------
@@ -42,14 +46,17 @@ def layout_from_bounding_boxes(bboxes: Any, phrases: Sequence[str], width: int, 
         When a box that is used is malformed, empty or outside the picture, a phrase is repeated or has no box, or a box
         without a label has no phrase.
     """
-    frame = _first_frame(bboxes)
+    frame, drawn = _first_frame(bboxes), drawn or {}
     phrases = tuple(phrases)
     check_phrases(phrases)
-    if not frame:
+    if not frame and not drawn:
         return Layout((), (), width, height)
-    chosen = _pair(phrases, [_label(box) for box in frame], [_score(box) for box in frame])
-    boxes = tuple(_fractions(frame[index], index + 1, width, height) for index in chosen)
-    return Layout(phrases, boxes, width, height)
+    boxes = dict(drawn)
+    if not all(phrase in drawn for phrase in phrases):
+        chosen = _pair(phrases, [_label(box) for box in frame], [_score(box) for box in frame], drawn)
+        found = {phrase: index for phrase, index in chosen.items() if phrase not in drawn}
+        boxes |= {phrase: _fractions(frame[index], index + 1, width, height) for phrase, index in found.items()}
+    return Layout(phrases, tuple(boxes[phrase] for phrase in phrases), width, height)
 
 
 def with_descriptions(bboxes: Any, elements: Any) -> Any:
@@ -198,8 +205,10 @@ def _label(box: Mapping[str, Any]) -> str:
     return str(label).strip() if label else ""
 
 
-def _pair(phrases: Sequence[str], labels: Sequence[str], scores: Sequence[float]) -> list[int]:
-    """Index of each phrase's box."""
+def _pair(
+    phrases: Sequence[str], labels: Sequence[str], scores: Sequence[float], drawn: Collection[str]
+) -> dict[str, int]:
+    """Index of each phrase's box; phrases that were `drawn` may have none."""
     best_first = sorted((index for index, label in enumerate(labels) if label), key=lambda index: -scores[index])
     chosen: dict[str, int] = {}
     for matches in (same_text, same_words, same_noun, same_head):
@@ -209,6 +218,10 @@ def _pair(phrases: Sequence[str], labels: Sequence[str], scores: Sequence[float]
                 chosen[phrase] = index
     left = [phrase for phrase in phrases if phrase not in chosen]
     unlabelled = [index for index, label in enumerate(labels) if not label]
+    if len(left) != len(unlabelled):
+        left = [phrase for phrase in left if phrase not in drawn]
+    if left and not labels:
+        raise UserError(f"The phrase {quoted(left[0])} has no box; draw one on the node, or connect `bboxes`.")
     if left and not unlabelled:
         raise UserError(
             f"The phrase {quoted(left[0])} has no box: the labels in `bboxes` are {listed(sorted(set(labels)), True)}; "
@@ -220,8 +233,7 @@ def _pair(phrases: Sequence[str], labels: Sequence[str], scores: Sequence[float]
             f"Layout From Boxes got {_count(unlabelled, 'box', 'boxes')} without a label and {_count(left, 'phrase')} "
             f"that no label names{named}; label every box, or make these two numbers equal."
         )
-    chosen |= dict(zip(left, unlabelled, strict=True))
-    return [chosen[phrase] for phrase in phrases]
+    return chosen | dict(zip(left, unlabelled, strict=True))
 
 
 def _count(items: Sequence[Any], singular: str, plural: str | None = None) -> str:

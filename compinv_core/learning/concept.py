@@ -126,6 +126,11 @@ class Concept(ByContent):
         """The word to write in a prompt: ``embedding:NAME``."""
         return f"embedding:{self.name}"
 
+    @property
+    def phrase(self) -> str:
+        """The word before its class noun, as it stands best in a prompt and in a layout."""
+        return f"{self.prompt_word} {self.superclass}".rstrip()
+
 
 def check_distinct_names(concepts: Iterable[Concept]) -> None:
     """Refuse two concepts of one name, whose files would overwrite each other; some disks do not know case.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..basics.errors import UserError, quoted
 
@@ -56,6 +56,20 @@ def spoken(phrase: str) -> str:
     text = "".join(" " if unicodedata.category(letter)[0] == "C" else letter for letter in text)
     words = (_bare(word) for word in _SEPARATORS.sub(" ", _without_emphasis(text)).split())
     return " ".join(word for word in words if word)
+
+
+def with_class_nouns(text: str, nouns: Mapping[str, str]) -> str:
+    """Return a text with class nouns in the place of learned words; a word before its class noun is left out.
+
+    Parameters
+    ----------
+    nouns : mapping of str to str
+        The class noun of each learned word, by the name that stands behind ``embedding:``.
+    """
+    for name, noun in nouns.items():
+        word, own = rf"embedding:{re.escape(name)}(?![\w-])", re.escape(noun)
+        text = re.sub(word, lambda found, noun=noun: noun, re.sub(rf"{word}\s+(?={own}(?!\w))", "", text))
+    return text
 
 
 def same_text(one: str, other: str) -> bool:

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 from ...basics.errors import UserError
+from .tokens import tokens_caught
 
 Answer = Callable[[dict[str, Any]], Any]
 
 # What is posted to `/compinv/<name>`, and what answers; questions and answers are JSON objects.
-ANSWERS: dict[str, Answer] = {}
+ANSWERS: dict[str, Answer] = {"tokens": tokens_caught}
 
 
 def register() -> None:

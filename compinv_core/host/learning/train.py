@@ -119,7 +119,7 @@ class TrainingResult:
     @property
     def prompt_words(self) -> str:
         """The concepts as they stand best in a prompt: ``embedding:NAME superclass``, joined by ``and``."""
-        return " and ".join(f"{concept.prompt_word} {concept.superclass}" for concept in self.concepts)
+        return " and ".join(concept.phrase for concept in self.concepts)
 
 
 def train_concepts(

@@ -70,7 +70,10 @@ def record_attention(
     """
     family = Family.of(NODE_NAME, model, clip)
     if not phrases:
-        raise UserError(f"{NODE_NAME}: there is no phrase; write parts of the prompt into `phrases`, one per line.")
+        raise UserError(
+            f"{NODE_NAME}: there is no phrase; write parts of the prompt into `phrases`, one per line, or connect a "
+            "`layout` that has some."
+        )
     check_phrases(phrases)
     spans = tuple(span.by_encoder for span in find_spans(clip, text, phrases, NODE_NAME))
     readings = read_prompt(clip, text, NODE_NAME).encoders

@@ -58,6 +58,26 @@ class PhraseSpan:
 def find_spans(clip: CLIP, prompt: str, phrases: Sequence[str], node_name: str) -> tuple[PhraseSpan, ...]:
     """Locate every phrase in the prompt, and warn of embeddings in the prompt that take no effect.
 
+    See `catch_phrases` for how.
+
+    Raises
+    ------
+    UserError
+        When a phrase is not in the prompt, or an embedding in it takes no effect.
+    """
+    reading, caught = catch_phrases(clip, prompt, phrases, node_name)
+    reading.warn_of_dropped(node_name)
+    for found in caught:
+        if isinstance(found, UserError):
+            raise found
+    return tuple(found for found in caught if isinstance(found, PhraseSpan))
+
+
+def catch_phrases(
+    clip: CLIP, prompt: str, phrases: Sequence[str], node_name: str
+) -> tuple[PromptReading, tuple[PhraseSpan | UserError, ...]]:
+    """Read the prompt and locate the phrases in it.
+
     A phrase is found wherever its tokens stand in a row; letter case does not matter, and the concept "embedding:my-cat
     cat" may be written "my-cat cat" where the prompt does not hold just that. Where it is not found so, its words are
     looked for without punctuation. All places where the prompt repeats a phrase count. Longer phrases go first and keep
@@ -70,32 +90,38 @@ def find_spans(clip: CLIP, prompt: str, phrases: Sequence[str], node_name: str) 
 
     Returns
     -------
-    tuple of PhraseSpan
-        In the order of `phrases`.
+    reading : PromptReading
+    caught : tuple of PhraseSpan or UserError
+        In the order of `phrases`; for one that is not found, the sentence that says why.
 
     Raises
     ------
     UserError
-        When a phrase is not in the prompt, or an embedding in it takes no effect.
+        When the host cannot read the prompt.
     """
     reading = read_prompt(clip, prompt, node_name)
-    reading.warn_of_dropped(node_name)
-    wanted = {phrase: _search(clip, phrase, reading, node_name) for phrase in phrases}
-    spans: dict[str, PhraseSpan] = {}
+    caught: dict[str, PhraseSpan | UserError] = {}
+    wanted: dict[str, Search] = {}
+    for phrase in phrases:
+        try:
+            wanted[phrase] = _search(clip, phrase, reading, node_name)
+        except UserError as error:
+            caught[phrase] = error
     taken: list[set[int]] = [set() for _ in reading.encoders]
-    for phrase in sorted(phrases, key=lambda phrase: -len(wanted[phrase][0][0])):
+    for phrase in sorted(wanted, key=lambda phrase: -len(wanted[phrase][0][0])):
         found: list[list[Place]] = []
         for tokens, line, known in zip(*wanted[phrase], taken, strict=True):
             found.append(_occurrences(tokens, line, known))
             known.update(position for position, _ in found[-1])
         if not any(found):
-            raise UserError(_not_found(phrase, prompt, phrases, node_name))
-        spans[phrase] = PhraseSpan(
+            caught[phrase] = UserError(_not_found(phrase, prompt, phrases, node_name))
+            continue
+        caught[phrase] = PhraseSpan(
             phrase,
             tuple(tuple(sorted(position for position, _ in places)) for places in found),
             tuple(tuple(sorted(p for p, token in places if isinstance(token, torch.Tensor))) for places in found),
         )
-    return tuple(spans[phrase] for phrase in phrases)
+    return reading, tuple(caught[phrase] for phrase in phrases)
 
 
 def read_phrase(clip: CLIP, phrase: str, node_name: str) -> PromptReading:

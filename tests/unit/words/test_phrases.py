@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from compinv_core.words.phrases import is_punctuation, parse_phrases, same_text, same_words, spoken
+from compinv_core.words.phrases import is_punctuation, parse_phrases, same_text, same_words, spoken, with_class_nouns
 
 
 def test_phrases_are_lines() -> None:
@@ -63,3 +63,19 @@ def test_a_text_without_a_word_is_the_same_as_itself_only() -> None:
 def test_what_is_punctuation() -> None:
     assert all(map(is_punctuation, (",", '"...', "+=", "’", "(", "。")))
     assert not any(map(is_punctuation, ("", "a.", "3", "🐱", " ")))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("embedding:my-cat cat and a ball", "cat and a ball"),
+        ("a embedding:my-cat and a ball", "a cat and a ball"),
+        ("(embedding:my-cat cat:1.2), embedding:my-cat", "(cat:1.2), cat"),
+        ("embedding:my-cat cats", "cat cats"),
+        ("embedding:my-cat-2 cat", "embedding:my-cat-2 cat"),
+        ("embedding:toy and my embedding:toy\n teddy bear", "teddy bear and my teddy bear"),
+        ("a dog", "a dog"),
+    ],
+)
+def test_class_nouns_take_the_place_of_learned_words(text: str, expected: str) -> None:
+    assert with_class_nouns(text, {"my-cat": "cat", "toy": "teddy bear"}) == expected
