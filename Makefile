@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench reproduce
+.PHONY: help setup demo test lint bench gpu reproduce
 
 help: ## Say what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 14
@@ -29,3 +29,6 @@ reproduce: setup ## Print the paper's Table 1 on the miniature world, small, and
 bench: setup ## Print the tables of speed and memory
 	$(VENV_PYTHON) bench/training_step.py
 	$(VENV_PYTHON) bench/guidance.py
+
+gpu: setup ## Measure the pack on this machine's graphics card, in at most eight minutes
+	$(VENV_PYTHON) -m bench.device
