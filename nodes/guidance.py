@@ -38,6 +38,7 @@ class ApplyLayoutGuidance(io.ComfyNode):
                 _preset_input(),
                 *schema.setting_inputs(GuidanceConfig, "share"),
                 _conditioning_input(),
+                *schema.setting_inputs(GuidanceConfig, "method"),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             outputs=[

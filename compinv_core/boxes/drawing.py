@@ -1,4 +1,4 @@
-"""A picture of a layout: its boxes, each with its phrase."""
+"""A picture of a layout: its boxes or masks, each with its phrase."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from .layout import Layout
 
 _GROUND, _INK = "#F4F4F4", "#FFFFFF"
 _LONGEST_SIDE = 512
+_SHADE = 128
 
 
 def draw_layout(layout: Layout) -> torch.Tensor:
-    """Draw the boxes of a layout with their phrases.
+    """Draw the boxes of a layout with their phrases, over the masks where it has any.
 
     Returns
     -------
@@ -24,6 +25,9 @@ def draw_layout(layout: Layout) -> torch.Tensor:
     scale = _LONGEST_SIDE / max(layout.width, layout.height)
     size = max(1, round(layout.width * scale)), max(1, round(layout.height * scale))
     picture = Image.new("RGB", size, _GROUND)
+    for index, mask in enumerate(() if layout.masks is None else layout.masks):
+        shade = Image.fromarray((mask.cpu() * _SHADE).round().byte().numpy()).resize(size)
+        picture.paste(COLOURS[index % len(COLOURS)], mask=shade)
     draw = ImageDraw.Draw(picture)
     letters = font(15)
     for index, (phrase, (x0, y0, x1, y1)) in enumerate(zip(layout.phrases, layout.boxes, strict=True)):

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 
 import torch
 
-from ..basics.errors import UserError
+from ..basics.content import ByContent
+from ..basics.errors import UserError, quoted
 from ..words.phrases import check_phrases
 
 Box = tuple[float, float, float, float]
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Phrases of a prompt and the box that each one belongs to.
+@dataclass(frozen=True, eq=False)
+class Layout(ByContent):
+    """Phrases of a prompt and the box, or the soft mask, that each one belongs to.
 
     Parameters
     ----------
@@ -30,6 +31,8 @@ class Layout:
         Fractions of the picture, in [0, 1], with x0 < x1 and y0 < y1.
     width, height : int
         Size in pixels of the picture for which the boxes were made.
+    masks : Tensor (N, h, w), optional
+        In [0, 1], none of zeros alone; take the place of the boxes, which then only stand around them.
 
     Raises
     ------
@@ -41,6 +44,7 @@ class Layout:
     boxes: tuple[Box, ...]
     width: int
     height: int
+    masks: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
@@ -52,6 +56,13 @@ class Layout:
         check_phrases(self.phrases)
         for phrase, box in zip(self.phrases, self.boxes, strict=True):
             check_box(phrase, box)
+        if self.masks is not None:
+            _check_masks(self.phrases, self.masks)
+
+    @property
+    def places(self) -> tuple[Box | torch.Tensor, ...]:
+        """Where each phrase belongs: its mask where there are any, else its box."""
+        return self.boxes if self.masks is None else tuple(self.masks)
 
     def __len__(self) -> int:
         return len(self.phrases)
@@ -137,3 +148,16 @@ def _cells(start: float, stop: float, size: int) -> slice:
 
 def _truncated_cells(start: float, stop: float, size: int) -> slice:
     return slice(int(start * size), int(stop * size))
+
+
+def _check_masks(phrases: Sequence[str], masks: torch.Tensor) -> None:
+    if masks.ndim != 3 or len(masks) != len(phrases):
+        raise UserError(
+            f"The layout has {len(phrases)} phrases and masks of the shape {tuple(masks.shape)}; give one mask per "
+            "phrase, all of one size."
+        )
+    for phrase, mask in zip(phrases, masks, strict=True):
+        if not (mask.isfinite().all() and mask.min() >= 0 and mask.max() <= 1):
+            raise UserError(f"The mask of {quoted(phrase)} has values outside 0 to 1; draw it anew.")
+        if not mask.any():
+            raise UserError(f"The mask of {quoted(phrase)} is empty; draw it, or leave the phrase out.")

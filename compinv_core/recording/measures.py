@@ -12,7 +12,8 @@ import torch
 
 from ..basics.errors import UserError, listed
 from ..basics.report import Report
-from ..boxes.layout import Box, Layout, box_masks
+from ..boxes.layout import Layout
+from ..boxes.places import Place, bounding_box, place_masks
 from ..spatial.attention import BlockMaps
 from ..spatial.guidance import in_box_mass
 from ..words.phrases import same_text, same_words
@@ -99,7 +100,7 @@ def attention_similarity(attention: torch.Tensor) -> torch.Tensor:
     return (unit @ unit.transpose(1, 2)).clamp(0, 1)
 
 
-def box_shares(maps: Sequence[BlockMaps], boxes: Sequence[Box]) -> torch.Tensor:
+def box_shares(maps: Sequence[BlockMaps], boxes: Sequence[Place]) -> torch.Tensor:
     """Share of each phrase's attention inside its box, mean over resolutions weighted by their numbers of blocks.
 
     Averaged over the phrases this is 1 − L_loc, the linear loss of Eq. 9 as `guidance.layout_loss` takes it.
@@ -108,19 +109,18 @@ def box_shares(maps: Sequence[BlockMaps], boxes: Sequence[Box]) -> torch.Tensor:
     ----------
     maps : sequence of BlockMaps
         `values` (B, K, h, w).
-    boxes : sequence of (x0, y0, x1, y1), length K
-        Fractions of the picture.
+    boxes : sequence of Place, length K
 
     Returns
     -------
     Tensor (B, K)
         In [0, 1].
     """
-    shares = [in_box_mass(each.values, box_masks(boxes, *each.values.shape[-2:])) * each.blocks for each in maps]
+    shares = [in_box_mass(each.values, place_masks(boxes, *each.values.shape[-2:])) * each.blocks for each in maps]
     return torch.stack(shares).sum(0) / sum(each.blocks for each in maps)
 
 
-def attention_curves(record: AttentionRecord, boxes: Sequence[Box | None]) -> AttentionCurves:
+def attention_curves(record: AttentionRecord, boxes: Sequence[Place | None]) -> AttentionCurves:
     """Measure every recorded step, before and after guidance.
 
     Parameters
@@ -168,7 +168,7 @@ def attention_curves(record: AttentionRecord, boxes: Sequence[Box | None]) -> At
     )
 
 
-def boxes_for(record: AttentionRecord, layout: Layout | None = None) -> tuple[Box | None, ...]:
+def boxes_for(record: AttentionRecord, layout: Layout | None = None) -> tuple[Place | None, ...]:
     """Give every recorded phrase its box.
 
     Parameters
@@ -179,7 +179,7 @@ def boxes_for(record: AttentionRecord, layout: Layout | None = None) -> tuple[Bo
 
     Returns
     -------
-    tuple of (x0, y0, x1, y1) or None, length P
+    tuple of Place or None, length P
 
     Raises
     ------
@@ -188,14 +188,14 @@ def boxes_for(record: AttentionRecord, layout: Layout | None = None) -> tuple[Bo
     """
     if layout is None:
         return record.boxes
-    given = list(zip(layout.phrases, layout.boxes, strict=True))
+    given = list(zip(layout.phrases, layout.places, strict=True))
 
-    def box_of(phrase: str) -> Box | None:
+    def box_of(phrase: str) -> Place | None:
         found = (box for same in (same_text, same_words) for other, box in given if same(phrase, other))
         return next(found, None)
 
     boxes = tuple(box_of(phrase) for phrase in record.phrases)
-    if len(layout) and not any(boxes):
+    if len(layout) and all(box is None for box in boxes):
         raise UserError(
             f"Show Attention: `layout` has boxes for {listed(layout.phrases)}, but {listed(record.phrases)} was "
             "recorded; write the phrases of Record Attention and of the layout the same way."
@@ -240,7 +240,7 @@ def frames_at(record: AttentionRecord, step: int) -> tuple[AttentionFrame, ...]:
     return found
 
 
-def attention_report(record: AttentionRecord, curves: AttentionCurves, boxes: Sequence[Box | None]) -> Report:
+def attention_report(record: AttentionRecord, curves: AttentionCurves, boxes: Sequence[Place | None]) -> Report:
     """Put the measures of a run into a report.
 
     Parameters
@@ -269,7 +269,9 @@ def attention_report(record: AttentionRecord, curves: AttentionCurves, boxes: Se
         models={"model": record.model},
         settings={
             "phrases": record.phrases,
-            "boxes": {phrase: box for phrase, box in zip(record.phrases, boxes, strict=True) if box is not None},
+            "boxes": {
+                phrase: bounding_box(box) for phrase, box in zip(record.phrases, boxes, strict=True) if box is not None
+            },
             "sampler": record.sampler,
             "steps": record.steps,
             "recorded steps": curves.steps,

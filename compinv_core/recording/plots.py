@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from ..basics.errors import UserError
 from ..basics.line_chart import COLOURS, Line, draw_chart, fit_text, font
-from ..boxes.layout import Box
+from ..boxes.places import Place, bounding_box
 from .measures import MEAN_OF_STEPS, AttentionCurves, frames_at, mean_map
 from .record import AttentionFrame, AttentionRecord
 
@@ -74,7 +74,7 @@ def heatmap_rows(record: AttentionRecord, step: int = MEAN_OF_STEPS) -> list[Hea
 
 def draw_heatmaps(
     record: AttentionRecord,
-    boxes: Sequence[Box | None],
+    boxes: Sequence[Place | None],
     step: int = MEAN_OF_STEPS,
     image: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -87,7 +87,7 @@ def draw_heatmaps(
     ----------
     record : AttentionRecord
         With at least one frame.
-    boxes : sequence of (x0, y0, x1, y1) or None, length P
+    boxes : sequence of Place or None, length P
     step : int
         See `heatmap_rows`.
     image : Tensor (B, H, W, 3), float, in [0, 1], optional
@@ -230,7 +230,10 @@ def _colourise(values: torch.Tensor) -> torch.Tensor:
 
 
 def _sheet(
-    panels: Sequence[Sequence[torch.Tensor]], titles: Sequence[str], phrases: Sequence[str], boxes: Sequence[Box | None]
+    panels: Sequence[Sequence[torch.Tensor]],
+    titles: Sequence[str],
+    phrases: Sequence[str],
+    boxes: Sequence[Place | None],
 ) -> torch.Tensor:
     height, width = panels[0][0].shape[:2]
     sheet = Image.new(
@@ -249,7 +252,7 @@ def _sheet(
             draw.text((left, top + _BAND + _BAND // 2), name, "black", letters, anchor="lm")
             picture = Image.fromarray((panel * 255).round().to(torch.uint8).numpy())
             if box is not None:
-                x0, y0, x1, y1 = box
+                x0, y0, x1, y1 = bounding_box(box)
                 corners = (x0 * (width - 1), y0 * (height - 1), x1 * (width - 1), y1 * (height - 1))
                 ImageDraw.Draw(picture).rectangle(corners, outline="white", width=2)
             sheet.paste(picture, (left, top + 2 * _BAND))

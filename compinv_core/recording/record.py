@@ -9,7 +9,7 @@ import torch
 
 from ..basics.content import ByContent
 from ..basics.errors import UserError
-from ..boxes.layout import Box
+from ..boxes.places import Place
 from ..spatial.attention import BlockMaps, combined
 
 MEMORY_LIMIT = 64 * 2**20
@@ -52,8 +52,8 @@ class AttentionRecord(ByContent):
     Parameters
     ----------
     phrases : tuple of str, length P
-    boxes : tuple of (x0, y0, x1, y1) or None, length P
-        Box of each phrase, as fractions of the picture, where layout guidance had one.
+    boxes : tuple of Place or None, length P
+        Box or mask of each phrase, where layout guidance had one.
     frames : tuple of AttentionFrame
         In the order of the steps; steps at which the prompt was not in use are missing.
     steps : int
@@ -66,7 +66,7 @@ class AttentionRecord(ByContent):
 
     prompt: str
     phrases: tuple[str, ...]
-    boxes: tuple[Box | None, ...]
+    boxes: tuple[Place | None, ...]
     frames: tuple[AttentionFrame, ...]
     steps: int
     latent_height: int

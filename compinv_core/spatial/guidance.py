@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from .. import logger
-from ..boxes.layout import Box, box_masks
+from ..boxes.places import Place, place_masks
 from .attention import BlockAttention, maps_by_resolution
 from .settings import LOSS_FORMS, GuidanceConfig
 
@@ -52,7 +52,7 @@ def location_loss(attention: torch.Tensor, masks: torch.Tensor, form: str = "lin
     attention : Tensor (B, N, H, W)
         Non-negative attention maps, one per image and phrase.
     masks : Tensor (N, H, W)
-        1 inside the box, 0 outside.
+        1 inside the box, 0 outside; between for a soft mask.
     form : {"linear", "squared"}
 
     Returns
@@ -87,7 +87,7 @@ def in_box_mass(attention: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 
 
 def layout_loss(
-    blocks: Iterable[BlockAttention], spans: Sequence[Sequence[int]], boxes: Sequence[Box], config: GuidanceConfig
+    blocks: Iterable[BlockAttention], spans: Sequence[Sequence[int]], places: Sequence[Place], config: GuidanceConfig
 ) -> torch.Tensor:
     """Location loss of the attention captured in one evaluation of the model.
 
@@ -101,7 +101,8 @@ def layout_loss(
         At least one.
     spans : sequence of sequences of int, length N
         Token positions of each phrase.
-    boxes : sequence of (x0, y0, x1, y1), length N
+    places : sequence of Place, length N
+        Where each phrase belongs.
 
     Returns
     -------
@@ -110,14 +111,14 @@ def layout_loss(
     if config.loss_per_token:
         blocks, of_spans = tuple(blocks), replace(config, loss_per_token=False)
         phrases = [
-            layout_loss(blocks, [(token,) for token in span], [box] * len(span), of_spans)
-            for span, box in zip(spans, boxes, strict=True)
+            layout_loss(blocks, [(token,) for token in span], [place] * len(span), of_spans)
+            for span, place in zip(spans, places, strict=True)
         ]
         return torch.stack(phrases).mean(dim=0)
     losses, counts = [], []
     for (height, width), maps in maps_by_resolution(blocks, spans, config.heads).items():
         batch, count = maps.shape[:2]
-        masks = box_masks(boxes, height, width, truncate=config.truncated_boxes).to(maps)
+        masks = place_masks(places, height, width, truncate=config.truncated_boxes).to(maps)
         if config.loss_per_head:
             loss = location_loss(maps.flatten(0, 2), masks, config.loss).unflatten(0, (batch, -1)).mean(dim=1)
         else:

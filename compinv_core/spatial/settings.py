@@ -12,7 +12,8 @@ LOSS_FORMS = ("squared", "linear")
 BLOCK_CHOICES = ("middle and first up", "middle", "first up", "all up")
 SPAN_CHOICES = ("phrase", "placeholder")
 PRESETS = ("paper", "official_2024")
-_OFTEN, _RARE, _SHARE = "guidance", "rare", "share"
+METHODS = ("gradient", "injection", "hybrid")
+_OFTEN, _RARE, _SHARE, _METHOD = "guidance", "rare", "share", "method"
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,29 @@ class GuidanceConfig:
         optional=True,
         group=_SHARE,
     )
+    method: str = setting(
+        METHODS[0],
+        "choice",
+        "How attention is moved: gradient changes the latent until it moves (the paper). injection adds a bias to the "
+        "attention itself, inside and outside each region, at hardly any cost; strength counts only as on or off. "
+        "hybrid injects, and takes one gradient step where the loss stays above the threshold",
+        choices=METHODS,
+        paper="gradient",
+        optional=True,
+        group=_METHOD,
+    )
+    injection_strength: float = setting(
+        0.3,
+        "number",
+        "Size of the injected bias at full noise, as a share of the range that the attention's logits have; it sinks "
+        "with the noise. 0 injects nothing",
+        within=(0, 10),
+        step=0.05,
+        round=0.001,
+        rare=True,
+        optional=True,
+        group=_METHOD,
+    )
     loss_per_head: bool = False
     stale_loss: bool = False
     loss_per_token: bool = False
@@ -144,7 +168,18 @@ class GuidanceConfig:
     @property
     def is_active(self) -> bool:
         """Whether any latent can change at all."""
-        return self.strength > 0 and self.max_iterations > 0 and (self.guided_share > 0 or self.guided_steps > 0)
+        lasts = self.guided_share > 0 or self.guided_steps > 0
+        return self.strength > 0 and lasts and (self.takes_gradients or self.injects)
+
+    @property
+    def takes_gradients(self) -> bool:
+        """Whether latents are changed along a gradient."""
+        return self.method != "injection" and self.max_iterations > 0
+
+    @property
+    def injects(self) -> bool:
+        """Whether attention gets a bias."""
+        return self.method != "gradient" and self.injection_strength > 0
 
     def steps_of(self, steps: int) -> int:
         """How many of so many steps are guided."""

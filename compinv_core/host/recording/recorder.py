@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...basics.errors import UserError
-from ...boxes.layout import Box
+from ...boxes.places import Place
 from ...recording.record import AttentionRecord, AttentionRecording
 from ...spatial.attention import BlockMaps, reduce_block
 from ...words.phrases import check_phrases
@@ -220,14 +220,14 @@ class RecordingRun:
         )
         recording.keep(samples, record)
 
-    def _boxes(self) -> tuple[Box | None, ...]:
+    def _boxes(self) -> tuple[Place | None, ...]:
         """Boxes that layout guidance has for the phrases, told by their tokens."""
-        boxes: list[Box | None] = [None] * len(self._hook.spans)
+        boxes: list[Place | None] = [None] * len(self._hook.spans)
         for condition, target in self._targets:
             for region in condition.get(REGIONS_KEY, ()):
                 for index, span in enumerate(target.spans):
                     if region.tokens and set(region.tokens) <= set(span):
-                        boxes[index] = region.box
+                        boxes[index] = region.place
         return tuple(boxes)
 
 

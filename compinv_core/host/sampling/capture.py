@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,7 +144,7 @@ class SparingCapture(_BlockPatch):
     ) -> None:
         if self._closed:
             return
-        self._seen.append(_Seen(transformer, n, context, _resolution(n.shape[1], extra_options)))
+        self._seen.append(_Seen(transformer, n, context, map_resolution(n.shape[1], extra_options)))
         if transformer is self.last:
             raise CaptureComplete
 
@@ -252,7 +252,7 @@ def _joined(parts: Mapping[_Part, BlockMaps]) -> BlockMaps:
     return combined([maps, *(each for _, each in others)], maps.blocks, mean)
 
 
-def with_attention_patch(model_options: Mapping[str, Any], patch: _BlockPatch) -> dict[str, Any]:
+def with_attention_patch(model_options: Mapping[str, Any], patch: Callable) -> dict[str, Any]:
     """Return the host's model options, which stay as they are, with one more ``attn2_patch`` after those of others."""
     options = comfy.model_patcher.create_model_options_clone(dict(model_options))
     options.setdefault("transformer_options", {}).setdefault("patches", {}).setdefault("attn2_patch", []).append(patch)
@@ -266,7 +266,7 @@ def _block_attention(
     attention: Any = transformer.attn2
     query, key, heads = attention.to_q(n), attention.to_k(context), attention.heads
     logits = mean_logits(query, key, heads)
-    return BlockAttention(attention_weights(query, key, heads), *_resolution(n.shape[1], extra_options), logits)
+    return BlockAttention(attention_weights(query, key, heads), *map_resolution(n.shape[1], extra_options), logits)
 
 
 def _without_repetition(context: torch.Tensor, tokens: int) -> torch.Tensor:
@@ -279,7 +279,8 @@ def _execution_order(block: BlockId) -> tuple[int, int]:
     return _EXECUTION_ORDER[block[0]], block[1]
 
 
-def _resolution(cells: int, extra_options: dict[str, Any]) -> tuple[int, int]:
+def map_resolution(cells: int, extra_options: Mapping[str, Any]) -> tuple[int, int]:
+    """Return height and width of a feature map of so many cells, from the host's description of where it is."""
     shape = extra_options.get("activations_shape")
     if shape is not None and shape[-2] * shape[-1] == cells:
         return shape[-2], shape[-1]

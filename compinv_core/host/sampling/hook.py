@@ -60,6 +60,12 @@ class Guide(Protocol):
         """Return what is to be evaluated; `step` is the step that this evaluation begins, or None."""
         ...
 
+    def watch(
+        self, x: torch.Tensor, sigma: float, step: int | None, model_options: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Any], Callable[[], None]]:
+        """Return the model options for an evaluation of latents, and what is to be called after it."""
+        ...
+
     def finish(self, samples: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
         """Return the sampler's result, completed."""
         ...
@@ -191,13 +197,17 @@ class _Evaluations:
         level = float(sigma.flatten()[0])
         step = self._plan.step_at(self._count, level)
         self._count += 1
+        options, calls = kwargs.get("model_options", {}), list[Callable[[], None]]()
         if self._guide:
             x = self._guide.latents_for(x, sigma, step)
-        if self._recorder is None or step is None:
-            return denoiser(x, sigma, *args, **kwargs)
-        kwargs["model_options"], done = self._recorder.watch(step, level, kwargs.get("model_options", {}))
-        denoised = denoiser(x, sigma, *args, **kwargs)
-        done()
+            options, done = self._guide.watch(x, level, step, options)
+            calls.append(done)
+        if self._recorder and step is not None:
+            options, done = self._recorder.watch(step, level, options)
+            calls.append(done)
+        denoised = denoiser(x, sigma, *args, **kwargs | {"model_options": options})
+        for done in calls:
+            done()
         return denoised
 
 

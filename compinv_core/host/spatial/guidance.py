@@ -1,8 +1,9 @@
 """Spatial inversion guidance on ComfyUI's samplers.
 
 `apply_layout_guidance` clones a MODEL and hooks into its sampling (`sampling.hook`): the latent is improved at the
-first evaluation of each guided step and written back in place, so that the sampler goes on from there. The layout
-travels with the positive conditioning, the settings with the model.
+first evaluation of each guided step and written back in place, so that the sampler goes on from there; or the attention
+of the sampler's own evaluations is given a bias (`injection`). The layout travels with the positive conditioning, the
+settings with the model.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from ..text.known_prompt import KnownPrompt, placed
 from ..text.spans import find_spans, together
 from ..unet_blocks import BlockId
 from .guided_run import NODE_NAME, GuidanceRun, Observer
+from .injection import Injection
 from .objective import REGIONS_KEY, AttentionObjective, Region
+from .passing_loss import PassingLoss
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -83,7 +86,7 @@ def apply_layout_guidance(
     if not spans:
         logger.warning("%s: the layout has no box, so nothing is guided.", NODE_NAME)
     active = config.is_active and bool(spans)
-    guided = (resident(model) if active else model).clone()
+    guided = (resident(model) if active and config.takes_gradients else model).clone()
     # A model that was guided before is guided anew, not twice.
     guided.remove_wrappers_with_key(_WRAPPERS.PREPARE_SAMPLING, _KEY)
     if not active:
@@ -91,11 +94,13 @@ def apply_layout_guidance(
         return guided, positive
     blocks = family.blocks(guided.model.diffusion_model, config.blocks)
     set_hooks(guided, guidance=_LayoutGuidance(config, blocks, on_step, family.spares_memory))
-    guided.add_wrapper_with_key(_WRAPPERS.PREPARE_SAMPLING, _KEY, _reserve_memory)
+    if config.takes_gradients:
+        guided.add_wrapper_with_key(_WRAPPERS.PREPARE_SAMPLING, _KEY, _reserve_memory)
     if conditioning is not None:
         return guided, _with_regions_found(clip, text, conditioning, parts, layout)
     regions = tuple(
-        Region(span.phrase, together(tokens), box) for span, tokens, box in zip(spans, parts, layout.boxes, strict=True)
+        Region(span.phrase, together(tokens), place)
+        for span, tokens, place in zip(spans, parts, layout.places, strict=True)
     )
     return guided, node_helpers.conditioning_set_values(positive, {REGIONS_KEY: regions})
 
@@ -115,8 +120,8 @@ def _with_regions_found(
     for encoded, options in conditioning:
         offsets = known.offsets_in(encoded)
         regions = tuple(
-            Region(phrase, tokens, box)
-            for phrase, part, box in zip(layout.phrases, parts, layout.boxes, strict=True)
+            Region(phrase, tokens, place)
+            for phrase, part, place in zip(layout.phrases, parts, layout.places, strict=True)
             if (tokens := placed(part, offsets))
         )
         found = found or bool(regions)
@@ -146,12 +151,18 @@ class _LayoutGuidance:
 
     def start(self, begin: SamplerStart, before_update: UpdateObserver | None) -> GuidanceRun | None:
         objective = AttentionObjective(begin.denoiser, begin.extra_args, self.blocks, self.config, sparing=self.sparing)
-        if not objective.has_regions:
+        if not objective.conditions:
             logger.warning(
                 "%s: the positive conditioning of this sampler has no layout, so nothing is guided; connect the node's "
                 "`positive` output to the sampler.",
                 NODE_NAME,
             )
             return None
-        steps = self.config.steps_of(len(begin.sigmas) - 1)
-        return GuidanceRun(objective, self.config, begin.plan.edits_reach_state, steps, self.on_step, before_update)
+        config, conditions = self.config, objective.conditions
+        injection = passing_loss = None
+        if config.injects:
+            injection = Injection(conditions, self.blocks, config.injection_strength, NODE_NAME)
+        if config.method == "hybrid" and config.takes_gradients:
+            unet = begin.denoiser.inner_model.inner_model.diffusion_model
+            passing_loss = PassingLoss(unet, conditions, self.blocks, config.loss)
+        return GuidanceRun(begin, objective, config, injection, passing_loss, self.on_step, before_update)

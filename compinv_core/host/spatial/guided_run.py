@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import comfy.model_management
 import torch
@@ -11,10 +12,13 @@ import torch
 from ... import logger
 from ...spatial.guidance import guide_latents
 from ...spatial.settings import GuidanceConfig
-from ..sampling.hook import UpdateObserver
+from ..sampling.hook import SamplerStart, UpdateObserver
+from .injection import Injection
 from .objective import AttentionObjective
+from .passing_loss import PassingLoss
 
 NODE_NAME = "Apply Layout Guidance"
+_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -51,33 +55,40 @@ class GuidanceRun:
 
     Parameters
     ----------
-    edits_reach_state : bool
-        See `sampling.plan.SamplerPlan`.
-    steps : int
-        How many are guided, from the first.
+    begin : SamplerStart
+        The sampler that is about to run.
+    injection : Injection, optional
+        Adds its bias as long as steps are guided.
+    passing_loss : PassingLoss, optional
+        Gradients are taken only where the step before left it above the threshold.
     before_update : callable, optional
         Sees the latents and σ of a step that changes them.
     """
 
     def __init__(
         self,
+        begin: SamplerStart,
         objective: AttentionObjective,
         config: GuidanceConfig,
-        edits_reach_state: bool,
-        steps: int,
-        on_step: Observer | None,
+        injection: Injection | None = None,
+        passing_loss: PassingLoss | None = None,
+        on_step: Observer | None = None,
         before_update: UpdateObserver | None = None,
     ) -> None:
-        self._objective = objective
-        self._config = config
-        self._edits_reach_state, self._steps = edits_reach_state, steps
+        self._objective, self._injection, self._passing_loss = objective, injection, passing_loss
+        self._config = replace(config, max_iterations=min(config.max_iterations, 1)) if passing_loss else config
+        self._edits_reach_state = begin.plan.edits_reach_state
+        self._steps = config.steps_of(len(begin.sigmas) - 1)
         self._on_step = on_step
         self._before_update = before_update
         self._end_sigma = objective.percent_to_sigma(config.end_percent)
+        # An adaptive sampler's later steps are told by their noise alone.
+        first_unguided = float(begin.sigmas[min(self._steps, len(begin.sigmas) - 1)])
+        self._last_injected = max(self._end_sigma, first_unguided)
         self._last_loss: tuple[float, ...] | None = None
         self._carried: torch.Tensor | None = None
         self._carried_sigma = 0.0
-        self._steps_in_range = 0
+        self._was_in_range = False
 
     def latents_for(self, x: torch.Tensor, sigma: torch.Tensor, step: int | None) -> torch.Tensor:
         """Guide the latent of the sampler's next evaluation, if that begins a guided step; return what is evaluated.
@@ -90,6 +101,12 @@ class GuidanceRun:
             x = x + self._carried * (level / self._carried_sigma)
         if step is None or step >= self._steps or level <= self._end_sigma:
             return x
+        self._was_in_range = True
+        if not self._config.takes_gradients or (
+            self._passing_loss and self._passing_loss.is_below(self._config.threshold)
+        ):
+            self._report(GuidanceRecord(step, level, (), (0,) * len(x)))
+            return x
         with self._objective.open(x.device):
             result = guide_latents(
                 x,
@@ -99,7 +116,6 @@ class GuidanceRun:
                 self._last_loss,
                 comfy.model_management.throw_exception_if_processing_interrupted,
             )
-        self._steps_in_range += 1
         self._last_loss = result.last_loss
         self._report(GuidanceRecord(step, level, result.losses, result.updates))
         if not any(result.updates):
@@ -114,15 +130,28 @@ class GuidanceRun:
         self._carried, self._carried_sigma = carried, level
         return result.latents
 
+    def watch(
+        self, x: torch.Tensor, sigma: float, step: int | None, model_options: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Any], Callable[[], None]]:
+        """Add the bias, and the watch over the loss, to an evaluation; see `sampling.hook.Guide`."""
+        done: Callable[[], None] = _nothing
+        if sigma <= self._last_injected * (1 + _TOLERANCE):
+            return model_options, done
+        if self._passing_loss and step is not None:
+            model_options, done = self._passing_loss.watch(model_options, x.shape[-2:])
+        if self._injection:
+            model_options = self._injection.added_to(model_options, sigma, x.shape[-2:])
+        return model_options, done
+
     def finish(self, samples: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
         """Add what was carried along, which a run that ends at σ = 0 has already worked off, to the result."""
-        if not self._steps_in_range:
+        if not self._was_in_range:
             logger.warning(
                 "%s: no step of this sampling was guided, for all lie behind `end_percent`; raise it, or leave this "
                 "node out.",
                 NODE_NAME,
             )
-        elif not self._objective.was_in_use:
+        elif not (self._objective.was_in_use or (self._injection and self._injection.was_in_use)):
             logger.warning(
                 "%s: nothing was guided, for the words of the layout were not in use in the guided steps; give their "
                 "conditioning a range that begins with the first step, or raise `guided_share`.",
@@ -138,3 +167,7 @@ class GuidanceRun:
             logger.info("Layout guidance, step %d (sigma %.3f): loss %s", record.step + 1, record.sigma, rows)
         if self._on_step is not None:
             self._on_step(record)
+
+
+def _nothing() -> None:
+    pass

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
-from ...boxes.layout import Box, crop_box
+from ...basics.content import ByContent
+from ...boxes.layout import Box
+from ...boxes.places import Place, crop_place
 from ...spatial.guidance import layout_loss
 from ...spatial.settings import GuidanceConfig
 from ..computing import held_weights
@@ -21,21 +23,21 @@ REGIONS_KEY = "compinv_regions"
 """Key of a conditioning's options under which its layout travels: a tuple of `Region`."""
 
 
-@dataclass(frozen=True)
-class Region:
-    """One phrase of a prompt and its box.
+@dataclass(frozen=True, eq=False)
+class Region(ByContent):
+    """One phrase of a prompt and where it belongs.
 
     Parameters
     ----------
     tokens : tuple of int
         Positions in the encoded prompt whose attention counts.
-    box : (x0, y0, x1, y1)
-        Fractions of the picture.
+    place : Place
+        A box in fractions of the picture, or a mask.
     """
 
     phrase: str
     tokens: tuple[int, ...]
-    box: Box
+    place: Place
 
 
 class AttentionObjective:
@@ -60,6 +62,8 @@ class AttentionObjective:
     ----------
     was_in_use : bool
         Whether a conditioning with a layout has been in use at any evaluation.
+    conditions : list of mapping
+        The guider's positive conditionings with a layout.
     """
 
     def __init__(
@@ -75,25 +79,20 @@ class AttentionObjective:
         self._model = denoiser.inner_model.inner_model
         self._config = config
         self._pass = ConditionalPass(denoiser, extra_args, blocks, truncate)
-        self._conditions = [
+        self.conditions = [
             condition for condition in positive_conditions(denoiser.inner_model) if condition.get(REGIONS_KEY)
         ]
         # The weights that hooks put in place are those of the conditioning that was evaluated last.
-        hooked = any(condition.get("hooks") for condition in self._conditions)
-        self._sparing = sparing and not (hooked and len(self._conditions) > 1)
+        hooked = any(condition.get("hooks") for condition in self.conditions)
+        self._sparing = sparing and not (hooked and len(self.conditions) > 1)
 
     @contextmanager
     def open(self, device: torch.device) -> Iterator[None]:
         """Hold the model's weights as they are computed with, so that gradients can be taken in the block."""
         # Hooks of a conditioning put weights of their own in the place of those that are held.
-        hooked = any(condition.get("hooks") for condition in self._conditions)
+        hooked = any(condition.get("hooks") for condition in self.conditions)
         with held_weights(self._model.diffusion_model, self._model.get_dtype_inference(), device, hooked):
             yield
-
-    @property
-    def has_regions(self) -> bool:
-        """Whether any positive conditioning has a layout."""
-        return bool(self._conditions)
 
     def percent_to_sigma(self, percent: float) -> float:
         """Return the noise level at a part of the model's schedule, from 0 (full noise) to 1 (none)."""
@@ -117,7 +116,7 @@ class AttentionObjective:
         with InferenceTensorGuard():
             sigma = sigma.detach().clone()
             latents = self._pass.blend_inpainted(latents, sigma)
-            losses = [self._condition_loss(condition, latents, sigma) for condition in self._conditions]
+            losses = [self._condition_loss(condition, latents, sigma) for condition in self.conditions]
             losses = [loss for loss in losses if loss is not None]
             if losses:
                 self.was_in_use = True
@@ -128,27 +127,31 @@ class AttentionObjective:
     def _condition_loss(
         self, condition: Mapping[str, Any], latents: torch.Tensor, sigma: torch.Tensor
     ) -> torch.Tensor | None:
-        regions = _visible_regions(condition, latents)
+        regions = visible_regions(condition, *latents.shape[-2:])
         if not regions:
             return None
-        spans, boxes = [region.tokens for region in regions], [region.box for region in regions]
+        spans, places = [region.tokens for region in regions], [region.place for region in regions]
         if self._sparing:
             tokens = sorted({token for span in spans for token in span})
             recorded = self._pass.sparing_attention(condition, latents, sigma, tokens)
             spans = [tuple(tokens.index(token) for token in span) for span in spans]
         else:
             recorded = self._pass.attention(condition, latents, sigma)
-        return layout_loss(recorded, spans, boxes, self._config) if recorded else None
+        return layout_loss(recorded, spans, places, self._config) if recorded else None
 
 
-def _visible_regions(condition: Mapping[str, Any], latents: torch.Tensor) -> list[Region]:
-    """Regions of a conditioning, in the coordinates of the area that it is restricted to."""
+def visible_regions(condition: Mapping[str, Any], height: int, width: int) -> list[Region]:
+    """Regions of a conditioning, in the coordinates of the area that it is restricted to, of latents of this size."""
     regions = condition[REGIONS_KEY]
     if condition.get("area") is None:
         return list(regions)
-    height, width = latents.shape[-2:]
     # The host's area: height, width, top, left, in cells of the latent.
     h, w, top, left = condition["area"][-4:]
     area = (left / width, top / height, min((left + w) / width, 1.0), min((top + h) / height, 1.0))
-    cropped = ((region, crop_box(region.box, area)) for region in regions)
-    return [Region(region.phrase, region.tokens, box) for region, box in cropped if box is not None]
+    return cropped_regions(regions, area)
+
+
+def cropped_regions(regions: Sequence[Region], area: Box) -> list[Region]:
+    """Regions in the coordinates of a part of the picture; those that do not meet it are left out."""
+    cropped = ((region, crop_place(region.place, area)) for region in regions)
+    return [Region(region.phrase, region.tokens, place) for region, place in cropped if place is not None]
