@@ -6,12 +6,17 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from ..compinv_core.boxes.drawing import draw_layout
 from ..compinv_core.boxes.drawn import as_drawn, read_drawn
+from ..compinv_core.boxes.layout import Layout
+from ..compinv_core.boxes.places import layout_from_masks
 from ..compinv_core.detectors.bounding_boxes import (
     layout_from_bounding_boxes,
     layout_to_bounding_boxes,
     with_descriptions,
 )
+from ..compinv_core.host.layouts.from_model import NODE_NAME as LOOK_NODE
+from ..compinv_core.host.layouts.from_model import LookConfig, layout_from_model
 from ..compinv_core.words.phrases import parse_phrases
 from . import schema
 
@@ -137,4 +142,92 @@ def ground(image: Any, width: int, height: int) -> dict[str, list]:
     return {"compinv_size": [width, height], "compinv_picture": pictures}
 
 
-NODES = [LayoutFromBoxes]
+class LayoutFromMasks(io.ComfyNode):
+    """Masks and phrases to a layout."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CompInvLayoutFromMasks",
+            display_name="Layout From Masks",
+            category=schema.CATEGORY,
+            description="Says which part of the prompt belongs under which mask, hard or soft.",
+            search_aliases=["compinv", "layout", "mask", "region", "regional prompt", "spatial inversion"],
+            inputs=[
+                io.Mask.Input(
+                    "masks",
+                    tooltip="One mask for each phrase, in their order, 0 (not here) to 1 (here), of the picture's "
+                    "proportions; Mask Batch and the like join several. The paper has boxes.",
+                ),
+                io.String.Input(
+                    "phrases",
+                    multiline=True,
+                    default="",
+                    tooltip="Parts of the prompt, one per line, worded as in the prompt: for example embedding:my-cat "
+                    "cat, then a backpack.",
+                ),
+            ],
+            outputs=_outputs("The box around each mask"),
+        )
+
+    @classmethod
+    def execute(cls, masks, phrases: str) -> io.NodeOutput:
+        return _given_out(layout_from_masks(masks, parse_phrases(phrases)))
+
+
+class LayoutFromModel(io.ComfyNode):
+    """Phrases to boxes, by the model itself."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CompInvLayoutFromModel",
+            display_name=LOOK_NODE,
+            category=schema.CATEGORY,
+            description=(
+                "Asks the model where it would put things: begins the sampling with every learned word replaced by its "
+                "class noun, and boxes each noun's attention. No predictor, no detector, no drawing."
+            ),
+            search_aliases=["compinv", "layout", "bounding box", "region", "automatic layout", "spatial inversion"],
+            inputs=[
+                io.Model.Input("model", tooltip=f"{schema.MODEL}, the one that paints."),
+                io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint."),
+                io.String.Input(
+                    "text",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    tooltip="The prompt, the same as on Apply Layout Guidance.",
+                ),
+                io.String.Input(
+                    "phrases",
+                    multiline=True,
+                    default="",
+                    tooltip="Parts of the prompt, one per line, worded as there: for example embedding:my-cat cat, "
+                    "which is looked for as cat. A learned word alone counts as the nearest of COCO's nouns.",
+                ),
+                *schema.setting_inputs(LookConfig),
+            ],
+            outputs=_outputs("The same boxes"),
+        )
+
+    @classmethod
+    def execute(cls, model, clip, text: str, phrases: str, **settings) -> io.NodeOutput:
+        return _given_out(layout_from_model(model, clip, text, parse_phrases(phrases), LookConfig(**settings)))
+
+
+def _outputs(boxes: str) -> list[io.Output]:
+    return [
+        schema.Layout.Output(display_name="layout", tooltip="For Apply Layout Guidance."),
+        io.BoundingBox.Output(
+            display_name="bboxes",
+            tooltip=f"{boxes} in pixels, with its phrase: a starting point of Create Bounding Boxes.",
+        ),
+        io.Image.Output(display_name="preview", tooltip="A drawing of the layout."),
+    ]
+
+
+def _given_out(layout: Layout) -> io.NodeOutput:
+    return io.NodeOutput(layout, layout_to_bounding_boxes(layout), draw_layout(layout))
+
+
+NODES = [LayoutFromBoxes, LayoutFromMasks, LayoutFromModel]

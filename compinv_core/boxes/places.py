@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
-from .layout import Box, box_masks, crop_box
+from .layout import Box, Layout, box_masks, crop_box
 
 Place = Box | torch.Tensor
 """A box, or a mask (h, w) in [0, 1] that covers the whole picture at any resolution."""
+
+_EVERYWHERE = (0.0, 0.0, 1.0, 1.0)
 
 
 def place_masks(places: Sequence[Place], height: int, width: int, *, truncate: bool = False) -> torch.Tensor:
@@ -41,6 +43,22 @@ def place_masks(places: Sequence[Place], height: int, width: int, *, truncate: b
             for place in places
         ]
     )
+
+
+def layout_from_masks(masks: torch.Tensor, phrases: Sequence[str]) -> Layout:
+    """Join masks (N, h, w) in [0, 1], of the picture's size, and phrases in the same order.
+
+    Raises
+    ------
+    UserError
+        When the numbers differ, a mask is empty, or a phrase is repeated.
+    """
+    with torch.inference_mode(False):
+        masks = masks.detach().float().cpu().clone()
+    # What an empty mask is surrounded by does not matter: the layout refuses it.
+    boxes = tuple(bounding_box(mask) if mask.any() else _EVERYWHERE for mask in masks)[: len(phrases)]
+    boxes += (_EVERYWHERE,) * (len(phrases) - len(boxes))
+    return Layout(tuple(phrases), boxes, masks.shape[-1], masks.shape[-2], masks)
 
 
 def crop_place(place: Place, area: Box) -> Place | None:

@@ -12,12 +12,12 @@ import torch
 
 from ... import logger
 from ...basics.errors import UserError, quoted
+from ...basics.settings import changed, check_settings
 from ...boxes.layout import Layout
 from ...layouts.from_maps import boxes_from_maps
 from ...words.nouns import coco80
 from ...words.phrases import check_phrases, spoken
 from ..family import Family
-from ..painting import Sampling
 from ..progress import stop_if_asked
 from ..sampling.conditional_pass import positive_conditions
 from ..sampling.hook import SamplerStart, set_hooks
@@ -25,6 +25,7 @@ from ..text.encoder import load_anchors
 from ..text.reading import read_prompt
 from ..text.spans import find_spans
 from ..unet_blocks import BlockId
+from .collection_config import CollectionConfig
 from .prediction import phrase_noun
 from .sharpened import SharpenedMaps
 
@@ -33,20 +34,32 @@ if TYPE_CHECKING:
     from comfy.sd import CLIP
 
 NODE_NAME = "Layout From Model"
-BLOCKS = "middle and first up"
+_BLOCKS = "middle and first up"
+_SHARE = 0.1
 
 
-def layout_from_model(
-    model: ModelPatcher,
-    clip: CLIP,
-    text: str,
-    phrases: Sequence[str],
-    width: int,
-    height: int,
-    seed: int,
-    sampling: Sampling,
-    looked: int,
-) -> Layout:
+@dataclass(frozen=True)
+class LookConfig:
+    """What sampling is begun, and how; the fields are the node's inputs."""
+
+    width: int = changed(CollectionConfig, "width", 512, meaning="Width of the picture in pixels")
+    height: int = changed(CollectionConfig, "height", 512, meaning="Height of the picture in pixels")
+    seed: int = changed(CollectionConfig, "seed", 0, meaning="That of the sampler which paints, whose noise it begins")
+    steps: int = changed(CollectionConfig, "steps", 20, meaning="Steps of the sampler which paints; a tenth is run")
+    cfg: float = changed(CollectionConfig, "cfg", 7.5)
+    sampler_name: str = changed(CollectionConfig, "sampler_name", "dpmpp_2m")
+    scheduler: str = changed(CollectionConfig, "scheduler", "normal")
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+    @property
+    def looked(self) -> int:
+        """How many of the steps are run."""
+        return max(1, round(self.steps * _SHARE))
+
+
+def layout_from_model(model: ModelPatcher, clip: CLIP, text: str, phrases: Sequence[str], config: LookConfig) -> Layout:
     """Run the first steps of a sampling with plain nouns, and box where each phrase's attention gathers.
 
     Parameters
@@ -55,32 +68,23 @@ def layout_from_model(
         The prompt.
     phrases : sequence of str
         Parts of the prompt, all different; ``embedding:NAME`` is a learned word.
-    width, height : int
-        Size of the picture in pixels.
-    looked : int
-        How many of the sampling's steps are run.
+
+    Returns
+    -------
+    Layout
+        The same for the same seed; see `layouts.from_maps`.
 
     Raises
     ------
     UserError
-        When the model is not supported, or a phrase is not in the prompt.
+        When the model is not supported, there is no phrase, or one is not in the prompt.
     """
-    maps = noun_maps(model, clip, text, phrases, width, height, seed, sampling, looked)
-    return Layout(tuple(phrases), boxes_from_maps(maps), width, height)
+    maps = noun_maps(model, clip, text, phrases, config)
+    return Layout(tuple(phrases), boxes_from_maps(maps), config.width, config.height)
 
 
 @torch.inference_mode()
-def noun_maps(
-    model: ModelPatcher,
-    clip: CLIP,
-    text: str,
-    phrases: Sequence[str],
-    width: int,
-    height: int,
-    seed: int,
-    sampling: Sampling,
-    looked: int,
-) -> torch.Tensor:
+def noun_maps(model: ModelPatcher, clip: CLIP, text: str, phrases: Sequence[str], config: LookConfig) -> torch.Tensor:
     """Return the sharpened attention of each phrase, (P, h, w) in cells of the latents; see `layout_from_model`."""
     family = Family.of(NODE_NAME, model, clip)
     check_phrases(phrases)
@@ -88,29 +92,28 @@ def noun_maps(
         raise UserError(f"{NODE_NAME}: there is no phrase; write parts of the prompt into `phrases`, one per line.")
     plain, *plain_phrases = with_nouns(clip, text, phrases)
     spans = [span.tokens for span in find_spans(clip, plain, plain_phrases, NODE_NAME)]
+    look = _Look(spans, family.blocks(model.model.diffusion_model, _BLOCKS))
     watched = model.clone()
-    blocks = family.blocks(model.model.diffusion_model, BLOCKS)
-    hook = _Look(spans, blocks)
-    set_hooks(watched, guidance=None, recording=hook)
-    latent = torch.zeros(1, family.latent_channels, *family.latent_size(height, width))
+    set_hooks(watched, guidance=None, recording=look)
+    latent = torch.zeros(1, family.latent_channels, *family.latent_size(config.height, config.width))
     positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(each)) for each in (plain, ""))
     comfy.sample.sample(
         watched,
-        comfy.sample.prepare_noise(latent, seed),
-        sampling.steps,
-        sampling.cfg,
-        sampling.sampler_name,
-        sampling.scheduler,
+        comfy.sample.prepare_noise(latent, config.seed),
+        config.steps,
+        config.cfg,
+        config.sampler_name,
+        config.scheduler,
         positive,
         negative,
         latent,
-        last_step=looked,
+        last_step=config.looked,
         callback=stop_if_asked,
         disable_pbar=True,
-        seed=seed,
+        seed=config.seed,
     )
     with torch.inference_mode(False):
-        return hook.maps[0].total.clone()
+        return look.maps[0].total.clone()
 
 
 def with_nouns(clip: CLIP, text: str, phrases: Sequence[str]) -> list[str]:
@@ -119,16 +122,24 @@ def with_nouns(clip: CLIP, text: str, phrases: Sequence[str]) -> list[str]:
     Where the class noun stands beside it in its phrase ("embedding:my-cat cat") the word is left out; otherwise the
     noun nearest to it in embedding space takes its place.
     """
-    names = sorted(set(read_prompt(clip, text, NODE_NAME).names), key=len, reverse=True)
     texts = [text, *phrases]
-    for name in names:
-        word = re.compile(
-            rf"\(\s*embedding:{re.escape(name)}\s*:[\d.]+\s*\)|(?:embedding:)?(?<![\w-]){re.escape(name)}(?![\w-])"
-        )
-        beside = any(word.search(phrase) and spoken(word.sub(" ", phrase)) for phrase in phrases)
+    for name in sorted(set(read_prompt(clip, text, NODE_NAME).names), key=len, reverse=True):
+        beside = any(_holds(each, name) and spoken(_without(each, name, "")) for each in texts[1:])
         noun = "" if beside else _nearest(clip, name)
-        texts = [" ".join(word.sub(noun, each).split()) for each in texts]
+        texts = [_without(each, name, noun) for each in texts]
     return texts
+
+
+def _holds(text: str, name: str) -> bool:
+    return _without(text, name, "") != " ".join(text.split())
+
+
+def _without(text: str, name: str, noun: str) -> str:
+    """Put a noun in the place of a learned word; phrases may leave out the word's ``embedding:``."""
+    word = f"embedding:{name}" if f"embedding:{name}" in text else name
+    word = re.escape(word) + r"(?![\w-])"
+    weighted = rf"\(\s*{word}\s*:[\d.]+\s*\)"
+    return " ".join(re.sub(rf"{weighted}|(?<![\w-]){word}", lambda _: noun, text).split())
 
 
 def _nearest(clip: CLIP, name: str) -> str:
@@ -151,9 +162,9 @@ class _Look:
 
     def start(self, begin: SamplerStart) -> _Watch:
         guider = begin.denoiser.inner_model
-        (condition,) = positive_conditions(guider)
+        identities = {condition["uuid"] for condition in positive_conditions(guider)}
         unet, size = guider.inner_model.diffusion_model, begin.latents.shape[-2:]
-        self.maps.append(SharpenedMaps(unet, self.blocks, condition["uuid"], self.spans, size))
+        self.maps.append(SharpenedMaps(unet, self.blocks, identities, self.spans, size))
         return _Watch(self.maps[-1])
 
 

@@ -22,12 +22,12 @@ _WIDTH = 8
 
 
 class SharpenedMaps:
-    """Sums the maps of one conditioning over evaluations and blocks.
+    """Sums the maps of one prompt over evaluations and blocks.
 
     Parameters
     ----------
-    identity
-        The host's id of the conditioning.
+    identities : set
+        The host's ids of the prompt's conditionings.
     spans : sequence of sequences of int, length P
         Token positions of each phrase.
     size : (int, int)
@@ -38,12 +38,12 @@ class SharpenedMaps:
         self,
         unet: UNetModel,
         blocks: Sequence[BlockId],
-        identity: Any,
+        identities: set[Any],
         spans: Sequence[Sequence[int]],
         size: tuple[int, int],
     ) -> None:
         self._transformers = {block: transformer_blocks(unet, block) for block in blocks}
-        self._identity, self._spans, self._size = identity, spans, size
+        self._identities, self._spans, self._size = identities, spans, size
         self._self_attention: tuple[torch.Tensor, torch.Tensor] | None = None
         self.total = torch.zeros(len(spans), *size)
 
@@ -73,9 +73,10 @@ class SharpenedMaps:
 
     def _found(self, n: torch.Tensor, extra_options: Mapping[str, Any]) -> tuple[Any, torch.Tensor, slice] | None:
         ids = extra_options.get("uuids", ())
-        if extra_options.get("block") not in self._transformers or self._identity not in ids:
+        position = next((number for number, each in enumerate(ids) if each in self._identities), None)
+        if extra_options.get("block") not in self._transformers or position is None:
             return None
-        images, position = n.shape[0] // len(ids), ids.index(self._identity)
+        images = n.shape[0] // len(ids)
         rows = slice(position * images, (position + 1) * images)
         block = self._transformers[extra_options["block"]][extra_options.get("block_index", 0)]
         return block, n[rows], rows

@@ -41,7 +41,7 @@ class PassingLoss:
     def watch(
         self, model_options: Mapping[str, Any], size: tuple[int, int]
     ) -> tuple[dict[str, Any], Callable[[], None]]:
-        """Return model options for an evaluation of latents of a height and width, and what is to be called after it."""
+        """Return model options for an evaluation of latents of this size, and what is to be called after it."""
         watched = []
         for condition in self._conditions:
             if regions := visible_regions(condition, *size):
