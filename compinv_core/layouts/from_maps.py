@@ -12,6 +12,7 @@ SMALLEST_SIDE = 0.3
 """Of a box's side before boxes are moved apart, as a share of the picture's."""
 LEAST_AREA = 0.01
 """Of every box at the end, as a share of the picture."""
+MOST_BOXES = 10
 # Sides of an even spread over its standard deviation.
 _EVEN = 12**0.5
 
@@ -34,10 +35,12 @@ def boxes_from_maps(maps: torch.Tensor) -> tuple[Box, ...]:
     Raises
     ------
     UserError
-        When so many boxes do not fit into a picture.
+        When there are more than `MOST_BOXES`, or there is no room for so many.
     """
+    if len(maps) > MOST_BOXES:
+        raise _too_many(len(maps))
     shares = maps.double() / maps.double().sum((1, 2), keepdim=True)
-    own = shares * shares / shares.sum(0)
+    own = shares * shares / shares.sum(0).clamp_min(torch.finfo(shares.dtype).tiny)
     own = own * (own >= own.amax((1, 2), keepdim=True) / 2)
     own = own / own.sum((1, 2), keepdim=True)
     centres = []
@@ -52,8 +55,12 @@ def boxes_from_maps(maps: torch.Tensor) -> tuple[Box, ...]:
     x, y = x.clamp(w / 2, 1 - w / 2), y.clamp(h / 2, 1 - h / 2)
     boxes = separate(centres_to_corners(torch.stack([x, y, w, h], 1)), 0.0)
     if float((boxes[:, 2:] - boxes[:, :2]).prod(1).min()) < LEAST_AREA:
-        raise UserError(
-            f"{len(maps)} things do not fit into one picture; write fewer `phrases`, or draw the boxes with Create "
-            "Bounding Boxes."
-        )
+        raise _too_many(len(maps))
     return tuple((a, b, c, d) for a, b, c, d in boxes.tolist())
+
+
+def _too_many(count: int) -> UserError:
+    return UserError(
+        f"Layout From Model cannot find room for {count} things in one picture; write fewer `phrases`, or draw the "
+        "boxes with Create Bounding Boxes."
+    )
