@@ -12,7 +12,7 @@ SMALLEST_SIDE = 0.3
 """Of a box's side before boxes are moved apart, as a share of the picture's."""
 LEAST_AREA = 0.01
 """Of every box at the end, as a share of the picture."""
-MOST_BOXES = 10
+MOST_BOXES = 8
 # Sides of an even spread over its standard deviation.
 _EVEN = 12**0.5
 
@@ -21,7 +21,8 @@ def boxes_from_maps(maps: torch.Tensor) -> tuple[Box, ...]:
     """Give every map a box: disjoint boxes, none smaller than `LEAST_AREA`.
 
     A cell counts for a map by how much of that map is there, times its share among all maps; what is below half of the
-    highest such value does not count. The box has the centre of mass and the spread of what is left.
+    highest such value does not count. The box has the centre of mass and the spread of what is left,
+    but no side is longer than 1/√P.
 
     Parameters
     ----------
@@ -50,7 +51,7 @@ def boxes_from_maps(maps: torch.Tensor) -> tuple[Box, ...]:
         along = own.sum(3 - axis)
         middle = along @ places
         spread = (along * (places - middle[:, None]).square()).sum(1).sqrt() * _EVEN
-        centres.append((middle, spread.clamp(SMALLEST_SIDE, 1.0)))
+        centres.append((middle, spread.clamp(SMALLEST_SIDE, len(maps) ** -0.5)))
     (x, w), (y, h) = centres
     x, y = x.clamp(w / 2, 1 - w / 2), y.clamp(h / 2, 1 - h / 2)
     boxes = separate(centres_to_corners(torch.stack([x, y, w, h], 1)), 0.0)
