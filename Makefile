@@ -28,7 +28,7 @@ reproduce: setup ## Print the paper's Table 1 on the miniature world, small, and
 
 bench: setup ## Print the tables of speed and memory
 	$(VENV_PYTHON) bench/training_step.py
-	$(VENV_PYTHON) bench/guidance.py
+	$(VENV_PYTHON) bench/guidance/cost.py
 
 gpu: setup ## Measure the pack on this machine's graphics card, in at most eight minutes
 	$(VENV_PYTHON) -m bench.device

@@ -219,8 +219,8 @@ class Workbench:
         ``guidance`` are fields of ``GuidanceConfig``, ``painting`` overrides the habits; ``model`` is one that `tune`
         returned, by default the model as it is.
         """
-        model, positive = self._prompted(model, prompt, phrases, boxes, guidance)
-        samples = self._sampled(model, positive, seed, count, painting)
+        model, positive = self.prompted(model, prompt, phrases, boxes, guidance)
+        samples = self.sampled(model, positive, seed, count, painting)
         return self.vae.decode(samples).movedim(-1, 1).clamp(0, 1).float().clone()
 
     @torch.inference_mode()
@@ -240,10 +240,10 @@ class Workbench:
         recording_model, recording = record_attention(
             self.model if model is None else model, self.clip, prompt, phrases
         )
-        guided, positive = self._prompted(recording_model, prompt, phrases if boxes else (), boxes, guidance)
-        return recording.record_of(self._sampled(guided, positive, seed, count, {}))
+        guided, positive = self.prompted(recording_model, prompt, phrases if boxes else (), boxes, guidance)
+        return recording.record_of(self.sampled(guided, positive, seed, count, {}))
 
-    def _prompted(
+    def prompted(
         self,
         model: Any,
         prompt: str,
@@ -251,9 +251,10 @@ class Workbench:
         boxes: tuple[Box, ...],
         guidance: dict[str, Any] | None,
     ) -> tuple[Any, list]:
+        """MODEL and CONDITIONING of a prompt, guided where there are phrases; arguments as in `paint`."""
         model, side = self.model if model is None else model, self.habits.side
         if not phrases:
-            return model, self._encode(prompt)
+            return model, self.encode(prompt)
         from compinv_core.boxes.layout import Layout
         from compinv_core.host.spatial.guidance import apply_layout_guidance
         from compinv_core.spatial.settings import GuidanceConfig
@@ -261,13 +262,14 @@ class Workbench:
         layout = Layout(phrases=phrases, boxes=boxes, width=side, height=side)
         return apply_layout_guidance(model, self.clip, prompt, layout, GuidanceConfig(**(guidance or {})))
 
-    def _sampled(self, model: Any, positive: list, seed: int, count: int, painting: dict[str, Any]) -> Tensor:
+    def sampled(self, model: Any, positive: list, seed: int, count: int, painting: dict[str, Any]) -> Tensor:
+        """Latents of so many pictures; ``painting`` overrides the habits."""
         import nodes
 
         p, side = self.habits.painting | painting, self.habits.side
         latent = {"samples": torch.zeros(count, 4, side // 8, side // 8)}
         (samples,) = nodes.common_ksampler(
-            model, seed, p["steps"], p["cfg"], p["sampler_name"], p["scheduler"], positive, self._encode(""), latent
+            model, seed, p["steps"], p["cfg"], p["sampler_name"], p["scheduler"], positive, self.encode(""), latent
         )
         return samples["samples"]
 
@@ -276,5 +278,6 @@ class Workbench:
         """Pictures (N, side, side, 3) in [0, 1] as the autoencoder shows them, (N, 3, side, side)."""
         return self.vae.decode(self.vae.encode(pictures)).movedim(-1, 1).clamp(0, 1).float().clone()
 
-    def _encode(self, text: str) -> list:
+    def encode(self, text: str) -> list:
+        """CONDITIONING of a text."""
         return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))

@@ -1,7 +1,7 @@
 """What layout guidance costs: both sides of every comparison in one run, interleaved, on a random-weight model.
 
-    python bench/guidance.py                      # full-size Stable Diffusion 1, 256×256
-    python bench/guidance.py --kind small --size 128 --steps 10
+    python bench/guidance/cost.py                      # full-size Stable Diffusion 1, 256×256
+    python bench/guidance/cost.py --kind small --size 128 --steps 10
 
 Prints one conditional forward of the UNet against one guidance iteration (forward and backward) of the truncated and of
 the full pass, with the memory each needs beyond the model; then unguided against guided sampling. Seconds are medians:
@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from support import host  # noqa: E402
