@@ -27,7 +27,6 @@ def with_areas(bench: Any, prompt: str, phrases: Sequence[str], boxes: Sequence[
 def with_masks(bench: Any, prompt: str, phrases: Sequence[str], boxes: Sequence[Box]) -> tuple[Any, list]:
     """The same by Conditioning (Set Mask)."""
     import nodes
-
     from compinv_core.boxes.layout import box_masks
 
     side, entries = bench.habits.side, bench.encode(prompt)
