@@ -137,10 +137,11 @@ class GuidanceRun:
         done: Callable[[], None] = _nothing
         if sigma <= self._last_injected * (1 + _TOLERANCE):
             return model_options, done
+        size = x.shape[-2], x.shape[-1]
         if self._passing_loss and step is not None:
-            model_options, done = self._passing_loss.watch(model_options, x.shape[-2:])
+            model_options, done = self._passing_loss.watch(model_options, size)
         if self._injection:
-            model_options = self._injection.added_to(model_options, sigma, x.shape[-2:])
+            model_options = self._injection.added_to(model_options, sigma, size)
         return model_options, done
 
     def finish(self, samples: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:

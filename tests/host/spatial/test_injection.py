@@ -69,6 +69,17 @@ def test_every_sampler_is_guided_and_nothing_stays(core: Any, unguided: torch.Te
     assert torch.equal(sample(tiny, encode()), unguided)
 
 
+@pytest.mark.parametrize("kind", ["sdxl", "sd2"])
+def test_other_families_are_guided(core: Any, kind: str) -> None:
+    model, clip, _ = host.load(kind)
+    noise = noise_like(1, 16, 16)
+    with torch.inference_mode():
+        guided, positive = core.apply_layout_guidance(model, clip, PROMPT, core.two_boxes, core.injection)
+    moved = sample(guided, positive, noise, clip=clip, steps=2)
+    assert moved.isfinite().all()
+    assert not torch.equal(moved, sample(model, encode(PROMPT, clip), noise, clip=clip, steps=2))
+
+
 def test_a_batch_of_two_equals_single_images(core: Any) -> None:
     noise = noise_like(2, 8, 12)
     together = sample(*guide(core), noise, cfg=4.0)
