@@ -163,7 +163,7 @@ class _Look:
     def start(self, begin: SamplerStart) -> _Watch:
         guider = begin.denoiser.inner_model
         identities = {condition["uuid"] for condition in positive_conditions(guider)}
-        unet, size = guider.inner_model.diffusion_model, begin.latents.shape[-2:]
+        unet, size = guider.inner_model.diffusion_model, (begin.latents.shape[-2], begin.latents.shape[-1])
         self.maps.append(SharpenedMaps(unet, self.blocks, identities, self.spans, size))
         return _Watch(self.maps[-1])
 

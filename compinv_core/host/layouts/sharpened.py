@@ -67,7 +67,7 @@ class SharpenedMaps:
             weights = attention_weights(attention.to_q(own), attention.to_k(context[rows]), attention.heads).mean(1)
             maps = torch.stack([weights[..., list(span)].mean(-1) for span in self._spans], -1)
             height, width = map_resolution(n.shape[1], extra_options)
-            sharp = self._sharpened(maps, attention.heads).mT.unflatten(-1, (height, width))
+            sharp = _sharpened(maps, *self._self_attention, found[0].attn1.heads).mT.unflatten(-1, (height, width))
             self.total += F.interpolate(sharp, self._size, mode="bilinear").mean(0).to(self.total)
         return n, context, value
 
@@ -81,8 +81,9 @@ class SharpenedMaps:
         block = self._transformers[extra_options["block"]][extra_options.get("block_index", 0)]
         return block, n[rows], rows
 
-    def _sharpened(self, maps: torch.Tensor, heads: int) -> torch.Tensor:
-        query, key = (each.unflatten(-1, (heads, -1)).transpose(1, 2).float() for each in self._self_attention)
-        values = F.pad(maps, (0, -maps.shape[-1] % _WIDTH))[:, None].expand(-1, heads, -1, -1)
-        seen = F.scaled_dot_product_attention(query, key, values)
-        return seen.mean(1)[..., : maps.shape[-1]]
+
+def _sharpened(maps: torch.Tensor, query: torch.Tensor, key: torch.Tensor, heads: int) -> torch.Tensor:
+    """S·A (B, N, P) of maps (B, N, P): the self-attention of queries and keys (B, N, heads * d), mean over heads."""
+    query, key = (each.unflatten(-1, (heads, -1)).transpose(1, 2).float() for each in (query, key))
+    values = F.pad(maps, (0, -maps.shape[-1] % _WIDTH))[:, None].expand(-1, heads, -1, -1)
+    return F.scaled_dot_product_attention(query, key, values).mean(1)[..., : maps.shape[-1]]
