@@ -27,7 +27,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from guidance import peak_mebibytes, resident_bytes  # noqa: E402
+from guidance.cost import peak_mebibytes, resident_bytes  # noqa: E402
 
 PARTS = ("textual_inversion", "custom_diffusion", "dreambooth", "guidance")
 PROMPT, PHRASES = "a cat and a ball", ("a cat", "a ball")
