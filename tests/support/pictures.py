@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 
 
 def photo(path: Path, seed: int, width: int = 128, height: int = 128) -> None:
-    """Write a picture of a disc on a noisy ground, drawn from the seed."""
+    """Write a picture of a disc on a slightly noisy ground, drawn from the seed."""
     rng = np.random.default_rng(seed)
-    pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    pixels = rng.integers(112, 144, (height, width, 3), dtype=np.uint8)
     y, x = np.ogrid[:height, :width]
     disc = (x - width / 2) ** 2 + (y - height / 2) ** 2 < (min(width, height) / 3) ** 2
     pixels[disc] = rng.integers(0, 256, 3, dtype=np.uint8)

@@ -17,7 +17,7 @@ import node_helpers
 import torch
 
 from ... import logger
-from ...basics.errors import UserError, quoted
+from ...basics.errors import UserError, quoted, remark, remarks_here, remarks_to
 from ...boxes.layout import Layout
 from ...spatial.guidance import guide_latents
 from ...spatial.settings import GuidanceConfig
@@ -27,6 +27,7 @@ from ..sampling.hook import SamplerStart, UpdateObserver, set_hooks
 from ..text.known_prompt import KnownPrompt, placed
 from ..text.spans import find_spans, together
 from ..unet_blocks import BlockId
+from .afterwards import Afterwards
 from .objective import REGIONS_KEY, AttentionObjective, Region
 
 if TYPE_CHECKING:
@@ -109,7 +110,10 @@ def apply_layout_guidance(
     parts = [span.learned if config.span == "placeholder" and span.placeholder else span.by_encoder for span in spans]
     positive = clip.encode_from_tokens_scheduled(clip.tokenize(text)) if conditioning is None else conditioning
     if not spans:
-        logger.warning("%s: the layout has no box, so nothing is guided.", NODE_NAME)
+        remark(
+            f"{NODE_NAME}: the layout has no box, so nothing is guided; draw boxes, lower the detector's `threshold`, "
+            "or leave this node out."
+        )
     active = config.is_active and bool(spans)
     guided = (resident(model) if active else model).clone()
     # A model that was guided before is guided anew, not twice.
@@ -118,7 +122,8 @@ def apply_layout_guidance(
         set_hooks(guided, guidance=None)
         return guided, positive
     blocks = family.blocks(guided.model.diffusion_model, config.blocks)
-    set_hooks(guided, guidance=_LayoutGuidance(config, blocks, on_step, family.spares_memory))
+    hook = _LayoutGuidance(config, blocks, on_step, family.spares_memory, Afterwards(remarks_here(), NODE_NAME))
+    set_hooks(guided, guidance=hook)
     guided.add_wrapper_with_key(_WRAPPERS.PREPARE_SAMPLING, _KEY, _reserve_memory)
     if conditioning is not None:
         return guided, _with_regions_found(clip, text, conditioning, parts, layout)
@@ -170,19 +175,19 @@ class _LayoutGuidance:
     blocks: tuple[BlockId, ...]
     on_step: Observer | None
     sparing: bool
+    afterwards: Afterwards
     node_name: str = NODE_NAME
 
     def start(self, begin: SamplerStart, before_update: UpdateObserver | None) -> GuidanceRun | None:
+        self.afterwards.begin()
         objective = AttentionObjective(begin.denoiser, begin.extra_args, self.blocks, self.config, sparing=self.sparing)
         if not objective.has_regions:
-            logger.warning(
-                "%s: the positive conditioning of this sampler has no layout, so nothing is guided; connect the node's "
-                "`positive` output to the sampler.",
-                NODE_NAME,
+            self.afterwards.unguided(
+                "the positive conditioning of this sampler has no layout, so nothing is guided; connect the node's "
+                "`positive` output to the sampler."
             )
             return None
-        steps = self.config.steps_of(len(begin.sigmas) - 1)
-        return GuidanceRun(objective, self.config, begin.plan.edits_reach_state, steps, self.on_step, before_update)
+        return GuidanceRun(objective, self, begin, before_update)
 
 
 class GuidanceRun:
@@ -194,10 +199,8 @@ class GuidanceRun:
 
     Parameters
     ----------
-    edits_reach_state : bool
-        See `sampling.plan.SamplerPlan`.
-    steps : int
-        How many are guided, from the first.
+    begin : SamplerStart
+        Of the run.
     before_update : callable, optional
         Sees the latents and σ of a step that changes them.
     """
@@ -205,18 +208,16 @@ class GuidanceRun:
     def __init__(
         self,
         objective: AttentionObjective,
-        config: GuidanceConfig,
-        edits_reach_state: bool,
-        steps: int,
-        on_step: Observer | None,
+        hook: _LayoutGuidance,
+        begin: SamplerStart,
         before_update: UpdateObserver | None = None,
     ) -> None:
         self._objective = objective
-        self._config = config
-        self._edits_reach_state, self._steps = edits_reach_state, steps
-        self._on_step = on_step
+        self._config, self._on_step, self._afterwards = hook.config, hook.on_step, hook.afterwards
+        self._edits_reach_state = begin.plan.edits_reach_state
+        self._steps = self._config.steps_of(len(begin.sigmas) - 1)
         self._before_update = before_update
-        self._end_sigma = objective.percent_to_sigma(config.end_percent)
+        self._end_sigma = objective.percent_to_sigma(self._config.end_percent)
         self._last_loss: tuple[float, ...] | None = None
         self._carried: torch.Tensor | None = None
         self._carried_sigma = 0.0
@@ -233,7 +234,7 @@ class GuidanceRun:
             x = x + self._carried * (level / self._carried_sigma)
         if step is None or step >= self._steps or level <= self._end_sigma:
             return x
-        with self._objective.open(x.device):
+        with remarks_to(self._afterwards.node), self._objective.open(x.device):
             result = guide_latents(
                 x,
                 sigma,
@@ -260,17 +261,17 @@ class GuidanceRun:
     def finish(self, samples: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
         """Add what was carried along, which a run that ends at σ = 0 has already worked off, to the result."""
         if not self._steps_in_range:
-            logger.warning(
-                "%s: no step of this sampling was guided, for all lie behind `end_percent`; raise it, or leave this "
-                "node out.",
-                NODE_NAME,
+            self._afterwards.unguided(
+                "no step of this sampling was guided, for all lie behind `end_percent`; raise it, or leave this node "
+                "out."
             )
         elif not self._objective.was_in_use:
-            logger.warning(
-                "%s: nothing was guided, for the words of the layout were not in use in the guided steps; give their "
-                "conditioning a range that begins with the first step, or raise `guided_share`.",
-                NODE_NAME,
+            self._afterwards.unguided(
+                "nothing was guided, for the words of the layout were not in use in the guided steps; give their "
+                "conditioning a range that begins with the first step, or raise `guided_share`."
             )
+        else:
+            self._afterwards.guided()
         if self._carried is None:
             return samples
         return samples + self._carried * (float(sigmas[-1]) / self._carried_sigma)
