@@ -110,7 +110,7 @@ def _curves(record: AttentionRecord, curves: AttentionCurves) -> Iterator[dict[s
         # The linear loss of Eq. 9; see `measures.box_shares`.
         lines = [
             _line("location loss", "currentColor", 1 - curves.mass.mean(-1), False),
-            _line("before guidance", "currentColor", 1 - curves.mass_unguided.mean(-1), True),
+            _line("location loss", "currentColor", 1 - curves.mass_unguided.mean(-1), True),
         ]
         title = "Location loss: share of the attention outside the boxes"
         yield {"title": title, "range": (0.0, 1.0), "lines": list(filter(None, lines))}

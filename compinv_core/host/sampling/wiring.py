@@ -58,7 +58,8 @@ def miswired(
         model = links.get("model")
         drawn_towards = {source for name, source in links.items() if not name.startswith("negative")}
         called = f"the node {other} ({node.get('class_type')})"
-        if model is None or other == node_id:
+        # A node that hands the model on is no sampler.
+        if model is None or _MODEL in types(str(node.get("class_type"))):
             continue
         if drawn_towards & with_words:
             guided = guided or model in with_model
