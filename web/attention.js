@@ -92,7 +92,7 @@ class Scrubber {
         this.element.replaceChildren(
             this.canvas, this.phrases, element("div", { className: "compinv-steps" }, this.slider, this.label, this.images),
             this.charts);
-        this.height = this.canvas.height + 92 + curves.length * (CHART.height + 4);
+        this.height = this.canvas.height + 112 + curves.length * (CHART.height + 4);
         this.choose({ phrase: Math.min(this.phrase, phrases.length - 1), image: Math.min(this.image, images - 1) });
     }
 

@@ -49,7 +49,10 @@ extend.count = 0;
 app.registerExtension({
     name: "compinv.told",
     async afterConfigureGraph() {
-        const told = await ask("told", { workflow: (app.rootGraph ?? app.graph).id });
+        const workflow = (app.rootGraph ?? app.graph).id;
+        // All that come from a prompt in API form have the same id, of zeros.
+        if (!/[1-9a-f]/.test(workflow)) return;
+        const told = await ask("told", { workflow });
         hearers.forEach((hear) => hear(told));
     },
 });
