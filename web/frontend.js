@@ -64,7 +64,7 @@ export function nodeOf(id) {
     const parts = String(id).split(":");
     if (graph?.subgraphs?.has(parts[0])) graph = graph.subgraphs.get(parts.shift());
     for (const part of parts) {
-        node = graph?.getNodeById(Number(part)) ?? null;
+        node = graph?.getNodeById(/^\d+$/.test(part) ? Number(part) : part) ?? null;
         graph = node?.subgraph;
     }
     return node;

@@ -15,8 +15,6 @@ browser = pytest.importorskip("support.browser")
 
 VUE_NODES = "async ([on]) => { await app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on); }"
 LOAD = """async ([prompt, type]) => {
-    for (const node of Object.values(prompt))
-        for (const [name, value] of Object.entries(node.inputs)) node.inputs[name] = value?.__value__ ?? value;
     await app.loadApiJson(prompt, "mistake");
     // As a workflow of its own it gets an id.
     const workflow = app.graph.serialize();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,7 @@ from .. import pictures
 from .graph import Prompt, changed
 
 SIDE = 64
-LEFT, RIGHT = (
-    {"x": x, "y": 8, "width": 28, "height": 48, "metadata": {"type": "obj", "desc": desc}}
-    for x, desc in ((2, "a cat"), (34, "a ball"))
-)
+BOXES = [{"x0": x0, "y0": 0.1, "x1": x0 + 0.4, "y1": 0.9} for x0 in (0.05, 0.55)]
 
 
 @dataclass(frozen=True)
@@ -57,10 +55,10 @@ def _node(kind: str, **inputs: Any) -> dict[str, Any]:
 
 def guided(text: str = "a cat and a ball", phrases: str = "a cat\na ball", **sampler: Any) -> Prompt:
     """Return a graph of two things in two boxes, with nothing wrong."""
+    drawn = [{**box, "phrase": phrase} for box, phrase in zip(BOXES, phrases.splitlines(), strict=False)]
     return {
         "1": _node("CheckpointLoaderSimple", ckpt_name="tiny.safetensors"),
-        "2": _node("CreateBoundingBoxes", width=SIDE, height=SIDE, editor_state={"__value__": [LEFT, RIGHT]}),
-        "3": _node("CompInvLayoutFromBoxes", bboxes=["2", 1], phrases=phrases, width=SIDE, height=SIDE),
+        "3": _node("CompInvLayoutFromBoxes", phrases=phrases, width=SIDE, height=SIDE, boxes=json.dumps(drawn)),
         "4": _node(
             "CompInvApplyLayoutGuidance", model=["1", 0], clip=["1", 1], layout=["3", 0], text=text, strength=30.0,
             threshold=0.2, max_iterations=1, guided_steps=1, loss="squared", blocks="middle", end_percent=1.0,
@@ -109,11 +107,11 @@ def _late_words() -> Prompt:
 
 _APPLY, _TRAIN = "CompInvApplyLayoutGuidance", "CompInvTrainConcept"
 _CATS = ("my-cat-1.png", "my-cat-2.png", "my-cat-3.png")
-_NO_BOXES: dict[str, Any] = {"CreateBoundingBoxes": {"editor_state": {"__value__": []}}}
+_NO_BOXES: dict[str, Any] = {"CompInvLayoutFromBoxes": {"boxes": ""}}
 
 MISTAKES: dict[str, Callable[[], Mistake]] = {
     "no boxes": lambda: Mistake(changed(guided(), **_NO_BOXES), "CompInvLayoutFromBoxes", "no box has come in"),
-    "empty layout": lambda: Mistake(changed(guided(phrases=""), **_NO_BOXES), _APPLY, "the layout has no box"),
+    "empty layout": lambda: Mistake(guided(phrases=""), _APPLY, "the layout has no box"),
     "model left out": lambda: Mistake(guided(model=["1", 0]), _APPLY, "with another model"),
     "positive left out": lambda: Mistake(guided(positive=["5", 0]), _APPLY, "with another prompt"),
     "no step in range": lambda: Mistake(
