@@ -3,7 +3,7 @@
 import { ALL, dropPanel, element, extend, grow, listen, nodeOf, panel } from "./frontend.js";
 
 const SIGNS = { warning: "⚠", note: "ℹ" };
-const LINE = 16, LETTER = 6;
+const LINE = 16, LETTER = 6.6;
 
 /** Show remarks, [sentence, severity] each, in place of those before; without any the node is as it was. */
 function show(node, remarks) {
@@ -17,7 +17,7 @@ function show(node, remarks) {
     const lines = remarks.map(([sentence, severity]) =>
         element("div", { className: `compinv-${severity}` }, `${SIGNS[severity]} ${sentence}`));
     const letters = () => Math.max(20, (node.size[0] - 40) / LETTER);
-    const height = () => 8 + LINE * remarks.reduce((sum, [text]) => sum + Math.ceil((text.length + 2) / letters()), 0);
+    const height = () => 16 + LINE * remarks.reduce((sum, [text]) => sum + Math.ceil((text.length + 2) / letters()), 0);
     panel(node, "remarks", element("div", { className: "compinv-remarks", role: "status" }, ...lines), height);
     node.compinvGrown = grow(node);
 }
