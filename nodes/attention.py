@@ -5,10 +5,12 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..compinv_core.basics.report import write_report
-from ..compinv_core.host.folders import report_folder
+from ..compinv_core.host.folders import SHOWN, report_folder, shown_folder
+from ..compinv_core.host.graph.remarks import remarked
 from ..compinv_core.host.recording.recorder import NODE_NAME, record_attention
 from ..compinv_core.recording.measures import attention_curves, attention_report, boxes_for
 from ..compinv_core.recording.plots import draw_curves, draw_heatmaps
+from ..compinv_core.recording.scrubbing import write_scrubber
 from ..compinv_core.spatial.settings import BLOCK_CHOICES
 from ..compinv_core.words.phrases import parse_phrases
 from . import schema
@@ -28,6 +30,7 @@ class RecordAttention(io.ComfyNode):
                 "same, bit for bit. Connect the model to the sampler and the attention to Show Attention."
             ),
             search_aliases=["compinv", "cross-attention", "attention map", "heatmap", "DAAM", "interpretability"],
+            has_intermediate_output=True,
             inputs=[
                 io.Model.Input(
                     "model",
@@ -69,6 +72,7 @@ class RecordAttention(io.ComfyNode):
         )
 
     @classmethod
+    @remarked
     def execute(
         cls, model, clip, text: str, phrases: str, blocks: str = BLOCK_CHOICES[0], layout=None
     ) -> io.NodeOutput:
@@ -90,6 +94,7 @@ class ShowAttention(io.ComfyNode):
                 "steps how much attention each phrase has, how alike it is and how much of it lies in the boxes."
             ),
             search_aliases=["compinv", "cross-attention", "attention map", "heatmap", "DAAM", "interpretability"],
+            is_output_node=True,
             inputs=[
                 schema.Attention.Input("attention", tooltip="From Record Attention."),
                 io.Latent.Input(
@@ -144,7 +149,9 @@ class ShowAttention(io.ComfyNode):
         curves = attention_curves(record, boxes)
         report = attention_report(record, curves, boxes)
         write_report(report, report_folder())
-        return io.NodeOutput(maps, draw_curves(record, curves), report)
+        shown = write_scrubber(record, curves, boxes, image, shown_folder())
+        file = {"filename": shown.name, "subfolder": SHOWN, "type": "temp"}
+        return io.NodeOutput(maps, draw_curves(record, curves), report, ui={"attention": [file]})
 
 
 NODES = [RecordAttention, ShowAttention]

@@ -11,6 +11,7 @@ from ..compinv_core.basics.names import check_name
 from ..compinv_core.basics.report import write_report
 from ..compinv_core.basics.settings import read_settings
 from ..compinv_core.host.folders import embedding_path, report_folder
+from ..compinv_core.host.graph.remarks import remarked
 from ..compinv_core.host.semantic.words import (
     ADJUST_NODE,
     INSPECT_NODE,
@@ -156,6 +157,7 @@ class InspectEmbedding(_WordNode):
         )
 
     @classmethod
+    @remarked
     def execute(cls, clip, embedding, superclass="", anchors=None, concept=None, model=None) -> io.NodeOutput:
         word = chosen_word(clip, embedding, concept, INSPECT_NODE)
         found, picture, report = inspect_word(clip, word, anchors, superclass, model)
@@ -216,6 +218,7 @@ class AdjustEmbedding(_WordNode):
         )
 
     @classmethod
+    @remarked
     def execute(
         cls, clip, embedding, superclass, strength, filename, anchors=None, concept=None, norm=1.0
     ) -> io.NodeOutput:

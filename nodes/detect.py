@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..compinv_core.basics.errors import remark
 from ..compinv_core.detectors.backends import BACKENDS
 from ..compinv_core.detectors.bounding_boxes import detections_to_bounding_boxes
 from ..compinv_core.host.detectors.files import detector_fingerprint, detector_names
 from ..compinv_core.host.detectors.loading import load_detector
+from ..compinv_core.host.graph.remarks import remarked
 from .schema import CATEGORY, Detector
 
 
@@ -81,6 +83,7 @@ class Detect(io.ComfyNode):
             category=CATEGORY,
             description="Finds objects in pictures: boxes in pixels with label and score, the best first.",
             search_aliases=["compinv", "object detection", "find objects", "bounding box", "BOUNDING_BOX", "bbox"],
+            has_intermediate_output=True,
             inputs=[
                 Detector.Input("detector", tooltip="From Load Detector."),
                 io.Image.Input("image", tooltip="Pictures of any size in pixels; each is looked at by itself."),
@@ -94,9 +97,13 @@ class Detect(io.ComfyNode):
         )
 
     @classmethod
+    @remarked
     def execute(cls, detector, image) -> io.NodeOutput:
         height, width = image.shape[1:3]
-        return io.NodeOutput(detections_to_bounding_boxes(detector.detect(image), width, height))
+        found = detector.detect(image)
+        if not any(found):
+            remark("Detect: nothing was found; lower `threshold` of Load Detector, or take another detector.")
+        return io.NodeOutput(detections_to_bounding_boxes(found, width, height))
 
 
 NODES = [LoadDetector, Detect]

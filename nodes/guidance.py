@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..compinv_core.host.sampling.wiring import warn_of_other_models
+from ..compinv_core.basics.errors import remark
+from ..compinv_core.host.graph.remarks import remarked, running_node
+from ..compinv_core.host.sampling.wiring import miswired
 from ..compinv_core.host.spatial.guidance import NODE_NAME, apply_layout_guidance
 from ..compinv_core.spatial.settings import PRESETS, GuidanceConfig
 from . import schema
@@ -40,6 +42,7 @@ class ApplyLayoutGuidance(io.ComfyNode):
                 _conditioning_input(),
                 *schema.setting_inputs(GuidanceConfig, "method"),
             ],
+            has_intermediate_output=True,
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="For the sampler's model input."),
@@ -51,11 +54,18 @@ class ApplyLayoutGuidance(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **inputs) -> list[str]:
+        # The host would show the last run's remarks as long as only the wiring behind this node changes.
+        return miswired(*running_node(), NODE_NAME)
+
+    @classmethod
+    @remarked
     def execute(
         cls, model, clip, text: str, layout, preset: str = "paper", conditioning=None, **settings
     ) -> io.NodeOutput:
         config = GuidanceConfig(**settings).with_preset(preset)
-        warn_of_other_models(cls.hidden.prompt, cls.hidden.unique_id, NODE_NAME)
+        for sentence in miswired(cls.hidden.prompt, cls.hidden.unique_id, NODE_NAME):
+            remark(sentence)
         return io.NodeOutput(*apply_layout_guidance(model, clip, text, layout, config, conditioning=conditioning))
 
 

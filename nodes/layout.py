@@ -15,6 +15,7 @@ from ..compinv_core.detectors.bounding_boxes import (
     layout_to_bounding_boxes,
     with_descriptions,
 )
+from ..compinv_core.host.graph.remarks import remarked
 from ..compinv_core.host.layouts.from_model import NODE_NAME as LOOK_NODE
 from ..compinv_core.host.layouts.from_model import LookConfig, layout_from_model
 from ..compinv_core.words.phrases import parse_phrases
@@ -37,6 +38,7 @@ class LayoutFromBoxes(io.ComfyNode):
                 "detector or from Create Bounding Boxes."
             ),
             search_aliases=["compinv", "layout", "bounding box", "region", "spatial inversion", "BOUNDING_BOX"],
+            has_intermediate_output=True,
             inputs=[
                 io.BoundingBox.Input(
                     "bboxes",
@@ -102,6 +104,7 @@ class LayoutFromBoxes(io.ComfyNode):
         )
 
     @classmethod
+    @remarked
     def execute(
         cls, phrases: str, width: int, height: int, bboxes=None, elements=None, boxes: str = "", image=None
     ) -> io.NodeOutput:

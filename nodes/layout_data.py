@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..compinv_core.basics.names import check_name
 from ..compinv_core.host.folders import layout_dataset_folder
+from ..compinv_core.host.graph.remarks import remarked
 from ..compinv_core.host.layouts.collection import NODE_NAME, collect_layouts, data_set_fingerprint
 from ..compinv_core.host.layouts.collection_config import CollectionConfig
 from . import schema
@@ -26,6 +27,7 @@ class CollectLayouts(io.ComfyNode):
             ),
             search_aliases=["compinv", "layout predictor", "dataset", "COCO", "bounding box", "spatial inversion"],
             is_output_node=True,
+            has_intermediate_output=True,
             inputs=[
                 *_sources(),
                 io.String.Input(
@@ -48,6 +50,7 @@ class CollectLayouts(io.ComfyNode):
         return data_set_fingerprint(layout_dataset_folder(check_name(dataset, "dataset"))) if dataset else ""
 
     @classmethod
+    @remarked
     def execute(cls, model, clip, vae, detector, vocabulary, dataset, **settings) -> io.NodeOutput:
         folder = layout_dataset_folder(check_name(dataset, "dataset"))
         collected = collect_layouts(model, clip, vae, detector, vocabulary, CollectionConfig(**settings), folder)

@@ -10,6 +10,7 @@ from ..compinv_core.boxes.drawing import draw_layout
 from ..compinv_core.boxes.drawn import as_drawn, read_drawn, with_drawn
 from ..compinv_core.detectors.bounding_boxes import layout_to_bounding_boxes
 from ..compinv_core.host.folders import layout_predictor_path, report_folder
+from ..compinv_core.host.graph.remarks import remarked
 from ..compinv_core.host.layouts.prediction import PREDICT_NODE, TRAIN_NODE, predict_layout, train_predictor
 from ..compinv_core.host.layouts.predictor_choice import (
     check_predictor_name,
@@ -150,6 +151,7 @@ class PredictLayout(io.ComfyNode):
             ),
             search_aliases=[*_ALIASES, "predict"],
             is_output_node=True,
+            has_intermediate_output=True,
             inputs=[
                 schema.LayoutPredictor.Input("predictor", tooltip="From Load or Train Layout Predictor."),
                 io.Clip.Input("clip", tooltip="The text encoder that the predictor was trained with."),
@@ -194,6 +196,7 @@ class PredictLayout(io.ComfyNode):
         )
 
     @classmethod
+    @remarked
     def execute(
         cls, predictor, clip, phrases: str, width: int, height: int, boxes: str = "", image=None
     ) -> io.NodeOutput:

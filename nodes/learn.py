@@ -8,6 +8,7 @@ from comfy_api.latest import io, ui
 
 from ..compinv_core.basics.settings import read_settings
 from ..compinv_core.host.folders import embedding_folder, lora_path, run_folder
+from ..compinv_core.host.graph.remarks import remarked
 from ..compinv_core.host.learning.train import Places, TrainingResult, train_concepts
 from ..compinv_core.learning.concept import Concept as ConceptPayload
 from ..compinv_core.learning.settings import InversionConfig
@@ -52,6 +53,7 @@ class TrainConcept(io.ComfyNode):
         )
 
     @classmethod
+    @remarked
     def execute(cls, **inputs) -> io.NodeOutput:
         result = _train(InversionConfig, inputs)
         (concept,) = result.concepts
@@ -74,6 +76,7 @@ class TrainCustomDiffusion(io.ComfyNode):
         )
 
     @classmethod
+    @remarked
     def execute(cls, **inputs) -> io.NodeOutput:
         return _output(_train(CustomDiffusionConfig, inputs))
 
@@ -94,6 +97,7 @@ class TrainDreamBooth(io.ComfyNode):
         )
 
     @classmethod
+    @remarked
     def execute(cls, **inputs) -> io.NodeOutput:
         return _output(_train(DreamBoothConfig, inputs))
 

@@ -10,9 +10,20 @@ document.head.append(
     }),
 );
 
+/** Stands for all types of our nodes. */
+export const ALL = "CompInv";
+const hearers = [];
+
 /** Act on our nodes of one type: `created(node)` once a node is there, `output(node, output)` with what it last told. */
 export function extend(nodeId, { created, output }) {
-    const isOurs = (node) => node?.comfyClass === nodeId;
+    const isOurs = (node) => node?.comfyClass === nodeId || (nodeId === ALL && node?.comfyClass?.startsWith(ALL));
+    const hear = (outputs) => {
+        for (const [id, told] of Object.entries(outputs)) {
+            const node = nodeOf(id);
+            if (isOurs(node)) output(node, told);
+        }
+    };
+    if (output) hearers.push(hear);
     app.registerExtension({
         name: `compinv.${nodeId}.${extend.count++}`,
         nodeCreated(node) {
@@ -26,24 +37,34 @@ export function extend(nodeId, { created, output }) {
                 };
             }
         },
-        // What a finished run told is there again after a reload, or when the person comes back to a workflow.
+        // The person comes back to a workflow, or opens an earlier run.
         onNodeOutputsUpdated(outputs) {
-            if (!output) return;
-            for (const [id, told] of Object.entries(outputs)) {
-                const node = nodeOf(id);
-                if (isOurs(node)) output(node, told);
-            }
+            if (output) hear(outputs);
         },
     });
 }
 extend.count = 0;
 
-/** The node that an execution id such as `5` or, within subgraphs, `7:5` stands for. */
-export function nodeOf(executionId) {
+// After a reload the editor has forgotten what the last run told; the server has not.
+app.registerExtension({
+    name: "compinv.told",
+    async afterConfigureGraph() {
+        const workflow = (app.rootGraph ?? app.graph).id;
+        // All that come from a prompt in API form have the same id, of zeros.
+        if (!/[1-9a-f]/.test(workflow)) return;
+        const told = await ask("told", { workflow });
+        hearers.forEach((hear) => hear(told));
+    },
+});
+
+/** The node of an execution id such as `5` or, within subgraphs, `7:5`; or of a subgraph's own id and `5`. */
+export function nodeOf(id) {
     let graph = app.rootGraph ?? app.graph;
     let node = null;
-    for (const part of String(executionId).split(":")) {
-        node = graph?.getNodeById(Number(part)) ?? null;
+    const parts = String(id).split(":");
+    if (graph?.subgraphs?.has(parts[0])) graph = graph.subgraphs.get(parts.shift());
+    for (const part of parts) {
+        node = graph?.getNodeById(/^\d+$/.test(part) ? Number(part) : part) ?? null;
         graph = node?.subgraph;
     }
     return node;
@@ -112,6 +133,23 @@ export function watch(node, read, changed) {
         timer = null;
         onRemoved?.apply(this, given);
     };
+}
+
+/** Take a panel off a node again. */
+export function dropPanel(node, name) {
+    const index = node.widgets?.findIndex((widget) => widget.name === name && widget.type === "compinv") ?? -1;
+    if (index < 0) return;
+    node.widgets[index].onRemove?.();
+    node.widgets.splice(index, 1);
+    node.graph?.setDirtyCanvas(true, true);
+}
+
+/** Make a node as large as what is on it needs, and never smaller; returns by how much it has grown. */
+export function grow(node) {
+    const [width, height] = node.size, needed = node.computeSize();
+    node.setSize([Math.max(width, needed[0]), Math.max(height, needed[1])]);
+    node.graph?.setDirtyCanvas(true, true);
+    return node.size[1] - height;
 }
 
 export const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name);

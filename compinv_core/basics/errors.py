@@ -1,8 +1,15 @@
-"""The error that is meant for the person at the graph, and the words of others inside its sentence."""
+"""What is said to the person at the graph: errors, remarks on what goes on all the same, and others' words in them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Literal, NamedTuple
+
+from .. import logger
+
+Severity = Literal["warning", "note"]
 
 _LONGEST_SENTENCE = 700
 _LONGEST_NAME = 80
@@ -26,6 +33,69 @@ class UserError(ValueError):
 
 # The host puts an exception's module before its name in what it shows; a path of ours says nothing to a person.
 UserError.__module__ = "builtins"
+
+
+class Remark(NamedTuple):
+    """A sentence on one line about what does not stop the work: a likely mistake with its cure, or a note."""
+
+    sentence: str
+    severity: Severity = "warning"
+
+
+class Remarks:
+    """What one node has to say: while it runs, and later on what it leaves behind, such as a model that is sampled.
+
+    Parameters
+    ----------
+    tell : callable, optional
+        Called with all that stands whenever that changes.
+
+    Attributes
+    ----------
+    said : list of Remark
+        Each once; always the same list.
+    """
+
+    def __init__(self, tell: Callable[[list[Remark]], None] = lambda said: None) -> None:
+        self.said: list[Remark] = []
+        self._tell = tell
+
+    def say(self, sentence: str, severity: Severity = "warning") -> Remark:
+        """Log a remark and tell it."""
+        remark = Remark(" ".join(sentence.split()), severity)
+        if remark not in self.said:
+            (logger.warning if severity == "warning" else logger.info)("%s", remark.sentence)
+            self.said.append(remark)
+            self._tell(self.said)
+        return remark
+
+    def take_back(self, remarks: Iterable[Remark]) -> None:
+        """Let remarks stand no longer."""
+        self.said[:] = [each for each in self.said if each not in set(remarks)]
+        self._tell(self.said)
+
+
+_here: ContextVar[Remarks | None] = ContextVar("compinv_remarks", default=None)
+
+
+@contextmanager
+def remarks_to(node: Remarks) -> Iterator[None]:
+    """Let what is remarked in the block be said by a node."""
+    token = _here.set(node)
+    try:
+        yield
+    finally:
+        _here.reset(token)
+
+
+def remarks_here() -> Remarks:
+    """Return what the running node says its remarks by; outside any node they are logged alone."""
+    return _here.get() or Remarks()
+
+
+def remark(sentence: str, severity: Severity = "warning") -> None:
+    """Say a sentence on the node that runs, and in the log."""
+    remarks_here().say(sentence, severity)
 
 
 def _restored(sentence: str) -> UserError:

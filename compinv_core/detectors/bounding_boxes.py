@@ -9,8 +9,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from .. import logger
-from ..basics.errors import UserError, listed, quoted
+from ..basics.errors import UserError, listed, quoted, remark
 from ..boxes.layout import Box, Layout
 from ..words.nouns import same_head, same_noun
 from ..words.phrases import check_phrases, same_text, same_words
@@ -50,6 +49,11 @@ def layout_from_bounding_boxes(
     phrases = tuple(phrases)
     check_phrases(phrases)
     if not frame and not drawn:
+        if phrases:
+            remark(
+                f"Layout From Boxes: no box has come in for {listed(phrases)}, so the layout is empty; draw boxes, or "
+                "lower the detector's `threshold`."
+            )
         return Layout((), (), width, height)
     boxes = dict(drawn)
     if not all(phrase in drawn for phrase in phrases):
@@ -167,7 +171,7 @@ def _first_frame(bboxes: Any) -> list[Mapping[str, Any]]:
     frames = list(bboxes) if isinstance(bboxes, (list, tuple)) else [] if bboxes is None else [bboxes]
     if frames and isinstance(frames[0], (list, tuple)):
         if len(frames) > 1:
-            logger.warning("Layout From Boxes: boxes of %d pictures given, those of the first are used.", len(frames))
+            remark(f"Layout From Boxes: boxes of {len(frames)} pictures given, those of the first are used.", "note")
         frames = list(frames[0])
     if not all(isinstance(box, Mapping) for box in frames):
         raise UserError(

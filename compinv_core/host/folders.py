@@ -14,6 +14,9 @@ MINIATURE_WEIGHTS = Path(__file__).resolve().parents[2] / "miniworld" / "weights
 MINIATURE_WORLD = "miniature world"
 """What a person chooses to get it."""
 
+SHOWN = "compinv"
+"""The host's subfolder of `shown_folder`."""
+
 _ANCHOR_SUFFIX, _PREDICTOR_SUFFIX = ".txt", ".safetensors"
 # Names of many concepts joined are cut; the run itself tells them apart.
 _LONGEST_FILE_NAME = 200
@@ -42,6 +45,11 @@ def run_folder(name: str, suffix: str = "") -> Path:
 def report_folder() -> Path:
     """Return the folder of written reports, ``output/compinv/reports``."""
     return _output_folder() / "reports"
+
+
+def shown_folder() -> Path:
+    """Return the folder of what is only shown, ``temp/compinv``; the host empties it when it starts."""
+    return Path(folder_paths.get_temp_directory()) / SHOWN
 
 
 def layout_dataset_folder(name: str) -> Path:

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from .. import logger
 from ..basics.atomic_file import remove_leftovers
-from ..basics.errors import UserError, listed, quoted
+from ..basics.errors import UserError, listed, quoted, remark
 from ..basics.tensor_file import read_metadata, read_tensors, write_tensors
 from ..semantic.widths import CLIP_L, Widths, parts_of
+from ..words.sentences import TEMPLATES
 from .concept import Concept
 
 MAKER_KEY = "compinv_version"
@@ -82,10 +82,10 @@ def check_replaceable(path: Path, method: str = "") -> None:
     metadata = read_metadata(path)
     earlier = metadata.get("method", method)
     if not earlier.startswith(method):
-        logger.warning(
-            "%s was learned by %s and will be replaced by one of %s; a LoRA or checkpoint of the earlier training no "
-            "longer fits the word then.", path.name, earlier, method,
-        )  # fmt: skip
+        remark(
+            f"{path.name} was learned by {earlier} and will be replaced by one of {method}; a LoRA or checkpoint of "
+            "the earlier training no longer fits the word then."
+        )
     if MAKER_KEY not in metadata:
         raise UserError(
             f"{path.name} already exists among your embeddings and was not made by CompInv; "
@@ -136,6 +136,15 @@ def read_concept(path: Path, widths: Widths = CLIP_L) -> Concept:
     return Concept(path.stem, superclass, vectors, metadata, num_vectors=len(vectors), widths=widths)
 
 
+def trained_sentences(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what a file of ours says of the sentences that it was trained in; nothing for other files.
+
+    A person's own sentences stand in one text.
+    """
+    own = metadata.get("templates", "()")
+    return TEMPLATES.get(metadata.get("template", ""), ()) if own == "()" else (own,)
+
+
 def anchors_to_text(weights: Mapping[str, float]) -> str:
     """Return active anchors and their weights as a JSON object with four decimals, for the file's metadata."""
     return json.dumps({word: round(float(weight), 4) for word, weight in weights.items()}, ensure_ascii=False)
@@ -164,10 +173,10 @@ def _embedding_tensor(content: Any, key: str, alone: bool, path: Path) -> torch.
         if isinstance(content.get(key), torch.Tensor):
             others = [name for name in content if name != key and name in _ENCODER_KEYS]
             if alone and others:
-                logger.warning(
-                    "%s was made for a model with more text encoders; only its part for %s is read, not that for %s.",
-                    path.name, key, listed(others),
-                )  # fmt: skip
+                remark(
+                    f"{path.name} was made for a model with more text encoders; only its part for {key} is read, not "
+                    f"that for {listed(others)}."
+                )
             return content[key]
         for wanted in (f".{key}", *((_BUNDLED_ALONE,) if alone else ())):
             bundled = [value for name, value in content.items() if _is_bundled(name, wanted)]

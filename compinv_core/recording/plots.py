@@ -27,6 +27,19 @@ _COLOUR_STOPS = torch.tensor(
 )
 
 
+def _colourise(values: torch.Tensor) -> torch.Tensor:
+    """Colours (..., 3) in [0, 1] of values (...) in [0, 1]."""
+    stops = _COLOUR_STOPS / 255
+    position = values.clamp(0, 1) * (len(stops) - 1)
+    below = position.floor().long().clamp(max=len(stops) - 2)
+    part = (position - below)[..., None]
+    return stops[below] * (1 - part) + stops[below + 1] * part
+
+
+PALETTE = bytes((_colourise(torch.linspace(0, 1, 256)) * 255).round().to(torch.uint8).flatten().tolist())
+"""The colours of 256 levels of attention, three bytes each."""
+
+
 @dataclass(frozen=True, eq=False)
 class HeatmapRow:
     """Maps that stand in one row of the picture.
@@ -218,15 +231,6 @@ def _column(maps: Sequence[torch.Tensor], height: int, width: int) -> list[torch
 def _panel(values: torch.Tensor, ground: torch.Tensor | None) -> torch.Tensor:
     colours = _colourise(values)
     return colours if ground is None else _COLOUR_SHARE * colours + (1 - _COLOUR_SHARE) * ground
-
-
-def _colourise(values: torch.Tensor) -> torch.Tensor:
-    """Colours (H, W, 3) in [0, 1] of values (H, W) in [0, 1]."""
-    stops = _COLOUR_STOPS / 255
-    position = values.clamp(0, 1) * (len(stops) - 1)
-    below = position.floor().long().clamp(max=len(stops) - 2)
-    part = (position - below)[..., None]
-    return stops[below] * (1 - part) + stops[below + 1] * part
 
 
 def _sheet(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .. import logger
+from ..basics.errors import remark
 from ..boxes.places import Place, place_masks
 from .attention import BlockAttention, maps_by_resolution
 from .settings import LOSS_FORMS, GuidanceConfig
@@ -190,7 +190,7 @@ def guide_latents(
             current = torch.where(_per_image(moved[-1], current), current - (scale * gradient).to(current), current)
         updates = torch.stack(moved).sum(dim=0).tolist() if moved else [0] * len(latents)
         if not finite.all():
-            logger.warning("Layout guidance: the gradient of an image is not finite; that image is left as it is.")
+            remark("Layout guidance: the gradient of an image is not finite; that image is left as it is.")
     return GuidedLatents(current if any(updates) else latents, tuple(losses), tuple(updates), tuple(known))
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..basics.errors import UserError, quoted
+from .nouns import same_noun
+from .phrases import spoken
 
 OBJECT_TEMPLATES = (
     "a photo of {}",
@@ -52,6 +54,10 @@ TEMPLATES = {
 }
 
 
+# Between a word and its class noun a few others may stand, as in "my-cat sleeping cat".
+_NEAR = 4
+
+
 def with_class(template: str, superclass: str) -> str:
     """Return the template with the concept's noun in the place of ``{class}``, if it has one."""
     return template.replace("{class}", superclass)
@@ -64,6 +70,37 @@ def beside_nouns(templates: Iterable[str], nouns: Iterable[str]) -> tuple[tuple[
     """
     phrase = "{} {class}" if any("{} {class}" in template for template in templates) else "{}"
     return tuple((f"a {phrase} and a {noun}", f"a {{class}} and a {noun}") for noun in nouns)
+
+
+def other_wording(prompt: str, name: str, superclass: str, sentences: Iterable[str]) -> str:
+    """Say how a prompt should have a learned word, where it was trained otherwise; empty where both agree.
+
+    Parameters
+    ----------
+    name : str
+        What stands behind ``embedding:``.
+    superclass : str
+        Its class noun.
+    sentences : iterable of str
+        That it was trained in.
+    """
+    words, own, noun = spoken(prompt).split(), spoken(name), spoken(superclass)
+    before_noun = [f"{{}} {superclass}" in with_class(sentence, superclass) for sentence in sentences]
+    behind = [words[index + 1 : index + 1 + _NEAR] for index, word in enumerate(words) if word == own]
+    length = len(noun.split())
+    if not behind or not noun or not before_noun:
+        return ""
+    if any(before_noun):
+        starts = range(_NEAR)
+        if all(any(same_noun(noun, " ".join(near[i : i + length])) for i in starts) for near in behind):
+            return ""
+        return f'was trained before its class noun; write "embedding:{name} {superclass}" wherever it stands'
+    if not any(near[:length] == noun.split() for near in behind):
+        return ""
+    return (
+        f'was trained alone and says little before "{superclass}"; write "embedding:{name}" without it, or train it '
+        "with the template object with class"
+    )
 
 
 def split_template(template: str, input_name: str = "custom_templates") -> tuple[str, str]:

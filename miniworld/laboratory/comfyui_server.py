@@ -52,6 +52,12 @@ class PromptResult:
     def ok(self) -> bool:
         return not (self.error or self.node_errors or self.interrupted)
 
+    @property
+    def remarks(self) -> list[str]:
+        """What our nodes remarked."""
+        lists = [each for output in self.outputs.values() for each in output.get("remarks", ())]
+        return [sentence for remarks in lists for sentence, _ in remarks]
+
 
 class ComfyServer:
     """Starts, questions, interrupts and stops one ComfyUI.

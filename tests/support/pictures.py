@@ -10,10 +10,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 
-def photo(path: Path, seed: int, width: int = 128, height: int = 128) -> None:
-    """Write a picture of a disc on a noisy ground, drawn from the seed."""
+def photo(path: Path, seed: int, width: int = 128, height: int = 128, noise: int = 32) -> None:
+    """Write a picture of a disc on a noisy ground, of so many levels, drawn from the seed."""
     rng = np.random.default_rng(seed)
-    pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    pixels = rng.integers(128 - noise // 2, 128 + noise // 2, (height, width, 3), dtype=np.uint8)
     y, x = np.ogrid[:height, :width]
     disc = (x - width / 2) ** 2 + (y - height / 2) ** 2 < (min(width, height) / 3) ** 2
     pixels[disc] = rng.integers(0, 256, 3, dtype=np.uint8)

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 from ...basics.errors import UserError
+from .remarks import told
 from .tokens import tokens_caught
 
 Answer = Callable[[dict[str, Any]], Any]
 
 # What is posted to `/compinv/<name>`, and what answers; questions and answers are JSON objects.
-ANSWERS: dict[str, Answer] = {"tokens": tokens_caught}
+ANSWERS: dict[str, Answer] = {"told": told, "tokens": tokens_caught}
 
 
 def register() -> None:

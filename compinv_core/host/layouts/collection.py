@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ... import logger
 from ...basics.atomic_file import check_writable
-from ...basics.errors import UserError, listed, quoted
+from ...basics.errors import UserError, listed, quoted, remark
 from ...basics.settings import fingerprint as fingerprint_of
 from ...detectors.detections import Detection, Detector, require_labels
 from ...layouts.dataset import ANNOTATIONS_FILE, LayoutDataset
@@ -128,7 +128,7 @@ def collect_layouts(
         lost = store.forget_lost()
         if not lost:
             break
-        logger.warning("%s: %d pictures were deleted meanwhile; they are painted again.", NODE_NAME, lost)
+        remark(f"{NODE_NAME}: {lost} pictures were deleted meanwhile; they are painted again.")
     else:
         raise UserError(
             f"Pictures of the data set {quoted(folder.name)} are deleted while they are painted; leave its folder "
@@ -148,7 +148,7 @@ def _labels(vocabulary: Anchors, detector: Detector) -> dict[str, str]:
     matched = require_labels(vocabulary.words, detector)
     unknown = [noun for noun in vocabulary.words if noun not in matched]
     if unknown:
-        logger.warning("%s: the detector does not know %s; left out.", NODE_NAME, listed(unknown))
+        remark(f"{NODE_NAME}: the detector does not know {listed(unknown)}; left out.")
     labels = _one_noun_per_label(matched)
     if len(labels) < 2:
         raise UserError(
@@ -169,9 +169,7 @@ def _one_noun_per_label(matched: dict[str, str]) -> dict[str, str]:
             nouns[label] = noun
     for noun, label in matched.items():
         if nouns[label] != noun:
-            logger.warning(
-                "%s: %s and %s are the same to the detector; %s is left out.", NODE_NAME, nouns[label], noun, noun
-            )
+            remark(f"{NODE_NAME}: {nouns[label]} and {noun} are the same to the detector; {noun} is left out.")
     return {noun: label for noun, label in matched.items() if nouns[label] == noun}
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ... import __version__, logger
-from ...basics.errors import UserError, quoted
+from ...basics.errors import UserError, quoted, remark
 from ...boxes.geometry import side_by_side
 from ...boxes.layout import Layout
 from ...layouts.dataset import LayoutDataset, Pair
@@ -165,10 +165,8 @@ def predict_layout(
         return Layout(tuple(phrases), side_by_side(len(phrases)), width, height), {}
     require_width(predictor, token_embeddings(clip, [0]).shape[1], PREDICT_NODE)
     if not is_text_encoder(clip, predictor.text_encoder):
-        logger.warning(
-            "%s: the predictor %s was trained with another text encoder; boxes may be worse.",
-            PREDICT_NODE,
-            predictor.name,
+        remark(
+            f"{PREDICT_NODE}: the predictor {predictor.name} was trained with another text encoder; boxes may be worse."
         )
     vocabulary = load_anchors(clip, predictor.vocabulary)
     nouns = [phrase_noun(clip, reading, vocabulary) for reading in readings]

@@ -13,7 +13,7 @@ import torch
 from ... import logger
 from ...basics.atomic_file import remove_leftovers
 from ...basics.digests import text_digest
-from ...basics.errors import UserError, quoted
+from ...basics.errors import UserError, quoted, remark
 from ...learning.concept import Concept
 from ...learning.pictures.photos import stack_photos
 from ...learning.pictures.sizes import fit_for, fitted
@@ -190,5 +190,5 @@ def _kept(path: Path | None, wanted: ClassPictures) -> torch.Tensor | None:
         return None
     picture = read_picture(path, wanted.height, wanted.width)
     if picture is None:
-        logger.warning("The class picture %s is damaged or of another size; it is made anew.", path.name)
+        remark(f"The class picture {path.name} is damaged or of another size; it is made anew.")
     return picture

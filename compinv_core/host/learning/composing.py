@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ... import logger
-from ...basics.errors import UserError
+from ...basics.errors import UserError, remark
 from ...learning.concept import Concept
 from ...learning.condition import Condition, joined_conditions
 from ...learning.inversion import Inversion
@@ -185,7 +184,7 @@ def composition_watch(
     except UserError as error:
         if (config.keep, config.stop) != (LAST, ALL_STEPS):
             raise
-        logger.warning("How the word combines is not measured: %s", error)
+        remark(f"How the word combines is not measured: {error}")
         return None
 
     def measure() -> tuple[float, float]:

@@ -10,7 +10,7 @@ import comfy.model_management
 import torch
 
 from ... import logger
-from ...basics.errors import UserError
+from ...basics.errors import UserError, remark
 from ...learning.settings import InversionConfig
 from ...training.low_rank import factor_shapes
 from ...training.memory import Activations, MemoryEstimate, activation_bytes, estimate_memory
@@ -51,7 +51,7 @@ def check_memory(
     except UserError as error:
         if config.method.trains_model:
             raise
-        logger.warning("%s may run out of memory: %s", config.method.node_name, error)
+        remark(f"{config.method.node_name} may run out of memory: {error}")
     logger.info("%s needs about %s beside the models; %.1f GB are free on %s.",
                 config.method.node_name, estimate.description, free / 1e9, device)  # fmt: skip
     return estimate

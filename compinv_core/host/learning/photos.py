@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from comfy.ldm.models.autoencoder import DiagonalGaussianRegularizer
 from comfy.ldm.modules.distributions.distributions import DiagonalGaussianDistribution
 
-from ... import logger
-from ...basics.errors import UserError
+from ...basics.errors import UserError, remark
+from ...learning.concept import Concept
+from ...learning.pictures.judging import photo_faults
 from ...learning.pictures.photos import centre_crop, latent_weights
 from ...learning.settings import InversionConfig
 from ...training.events import Sink, reported
@@ -19,6 +21,19 @@ from ..family import Family
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.sd import VAE
+
+
+# The fewest cells along a side of the UNet's smallest feature map: half of what most models were trained with.
+_FEWEST_CELLS = 4
+
+
+def remark_on_photos(family: Family, model: ModelPatcher, concepts: Sequence[Concept]) -> None:
+    """Remark on checked photos that will spoil the learning."""
+    halvings = len(model.model.model_config.unet_config["channel_mult"]) - 1
+    least = max(_FEWEST_CELLS * family.pixels_per_cell * 2**halvings, math.isqrt(family.most_pixels) // 2)
+    for concept in concepts:
+        for fault in photo_faults(concept.photos, concept.masks is not None, least):
+            remark(f"{concept.name} {fault}")
 
 
 def check_autoencoder(family: Family, vae: VAE) -> None:
@@ -79,10 +94,9 @@ def samples_posterior(config: InversionConfig, vae: VAE) -> bool:
     """Whether photos are sampled from the autoencoder's posterior: where that is asked for, and it has a spread."""
     has_spread = isinstance(_regularization(vae), DiagonalGaussianRegularizer)
     if config.is_official and not has_spread:
-        logger.warning(
-            "The preset official_2024 samples the autoencoder's posterior at every step; this autoencoder (%s) gives "
-            "its mean alone, on which the training is done.",
-            type(vae.first_stage_model).__name__,
+        remark(
+            "The preset official_2024 samples the autoencoder's posterior at every step; this autoencoder "
+            f"({type(vae.first_stage_model).__name__}) gives its mean alone, on which the training is done."
         )
     return config.is_official and has_spread
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from PIL import Image
 
-from ... import logger
+from ...basics.errors import remark
 from ...learning.concept import Concept
 from ...learning.inversion import Subject
 from ...learning.settings import InversionConfig
@@ -44,7 +44,7 @@ def preview_of(
         # The networks in training stay where they are.
         if not painter.has_room():
             if not told:
-                logger.warning("No previews: the device has no room for the autoencoder beside the training.")
+                remark("No previews: the device has no room for the autoencoder beside the training.")
             told = True
             return None
         with torch.no_grad():

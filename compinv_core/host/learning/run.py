@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 
-from ... import logger
+from ...basics.errors import remark
 from ...learning.concept import Concept
 from ...learning.condition import Condition
 from ...learning.inversion import Inversion, Subject
@@ -50,7 +50,7 @@ from .concepts import (
 )
 from .fingerprint import run_fingerprint
 from .memory import check_memory
-from .photos import check_autoencoder, encode_photos, encode_spread, samples_posterior
+from .photos import check_autoencoder, encode_photos, encode_spread, remark_on_photos, samples_posterior
 from .preview import PREVIEW, preview_of
 from .session import DiffusionSession, check_trainable, training_session
 from .trained_weights import Weights
@@ -124,6 +124,7 @@ class InversionRun:
         self._model, self._clip, self._vae, self._config = model, clip, vae, config
         self._samples_posterior = samples_posterior(config, vae)
         self._concepts = check_concepts(clip, config, concepts)
+        remark_on_photos(self._family, model, self._concepts)
         self._dictionaries = [dictionary(clip, config, concept.superclass, anchors) for concept in self._concepts]
         self._nouns = [context_nouns(config, concept.superclass, anchors) for concept in self._concepts]
         for index in range(len(self._concepts)):
@@ -153,7 +154,7 @@ class InversionRun:
             what = "the word is learned for the patched model, which is not changed"
             if config.method.trains_model:
                 what = "the patched model is trained, and the result belongs on top of the same patches"
-            logger.warning("%s: the model is patched, by a LoRA for example; %s.", config.method.node_name, what)
+            remark(f"{config.method.node_name}: the model is patched, by a LoRA for example; {what}.", "note")
 
     def learn(self, finish: Callable[[Weights], Outcome], on_event: Sink | None = None) -> Learned[Outcome]:
         """Train to the last step, continuing a saved run where there is one.

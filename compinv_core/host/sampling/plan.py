@@ -14,7 +14,7 @@ from typing import Any
 import comfy.model_patcher
 import torch
 
-from ... import logger
+from ...basics.errors import remark
 
 _RELATIVE_TOLERANCE = 1e-4
 _DRY_RUN_SIZE = 8
@@ -97,9 +97,7 @@ def plan_sampler(
         reaches = by_identity or _moves_along(run(1.0).state_after_first(), plain.state_after_first())
     except Exception as error:
         name = getattr(sampler_function, "__name__", repr(sampler_function))
-        logger.warning(
-            "CompInv: the dry run of sampler %s failed (%s); only its first step is guided and recorded.", name, error
-        )
+        remark(f"CompInv: the dry run of sampler {name} failed ({error}); only its first step is guided and recorded.")
         return SamplerPlan({0: (0, float(sigmas[0]))}, True)
     # The first evaluation begins the first step, whatever the callback shows (DPM adaptive shows only later states).
     steps = {0: 0, **plain.first_evaluations}

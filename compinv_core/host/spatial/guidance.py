@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import comfy.patcher_extension
 import node_helpers
 
-from ... import logger
-from ...basics.errors import UserError, quoted
+from ...basics.errors import UserError, quoted, remark, remarks_here
 from ...boxes.layout import Layout
 from ...spatial.settings import GuidanceConfig
 from ..computing import resident
@@ -25,6 +24,7 @@ from ..sampling.hook import SamplerStart, UpdateObserver, set_hooks
 from ..text.known_prompt import KnownPrompt, placed
 from ..text.spans import find_spans, together
 from ..unet_blocks import BlockId
+from .afterwards import Afterwards
 from .guided_run import NODE_NAME, GuidanceRun, Observer
 from .injection import Injection
 from .objective import REGIONS_KEY, AttentionObjective, Region
@@ -84,7 +84,10 @@ def apply_layout_guidance(
     parts = [span.learned if config.span == "placeholder" and span.placeholder else span.by_encoder for span in spans]
     positive = clip.encode_from_tokens_scheduled(clip.tokenize(text)) if conditioning is None else conditioning
     if not spans:
-        logger.warning("%s: the layout has no box, so nothing is guided.", NODE_NAME)
+        remark(
+            f"{NODE_NAME}: the layout has no box, so nothing is guided; draw boxes, lower the detector's `threshold`, "
+            "or leave this node out."
+        )
     active = config.is_active and bool(spans)
     guided = (resident(model) if active and config.takes_gradients else model).clone()
     # A model that was guided before is guided anew, not twice.
@@ -93,7 +96,8 @@ def apply_layout_guidance(
         set_hooks(guided, guidance=None)
         return guided, positive
     blocks = family.blocks(guided.model.diffusion_model, config.blocks)
-    set_hooks(guided, guidance=_LayoutGuidance(config, blocks, on_step, family.spares_memory))
+    hook = _LayoutGuidance(config, blocks, on_step, family.spares_memory, Afterwards(remarks_here(), NODE_NAME))
+    set_hooks(guided, guidance=hook)
     if config.takes_gradients:
         guided.add_wrapper_with_key(_WRAPPERS.PREPARE_SAMPLING, _KEY, _reserve_memory)
     if conditioning is not None:
@@ -147,22 +151,25 @@ class _LayoutGuidance:
     blocks: tuple[BlockId, ...]
     on_step: Observer | None
     sparing: bool
+    afterwards: Afterwards
     node_name: str = NODE_NAME
 
     def start(self, begin: SamplerStart, before_update: UpdateObserver | None) -> GuidanceRun | None:
+        self.afterwards.begin()
         objective = AttentionObjective(begin.denoiser, begin.extra_args, self.blocks, self.config, sparing=self.sparing)
         if not objective.conditions:
-            logger.warning(
-                "%s: the positive conditioning of this sampler has no layout, so nothing is guided; connect the node's "
-                "`positive` output to the sampler.",
-                NODE_NAME,
+            self.afterwards.unguided(
+                "the positive conditioning of this sampler has no layout, so nothing is guided; connect the node's "
+                "`positive` output to the sampler."
             )
             return None
         config, conditions = self.config, objective.conditions
         injection = passing_loss = None
         if config.injects:
-            injection = Injection(conditions, self.blocks, config.injection_strength, NODE_NAME)
+            injection = Injection(conditions, self.blocks, config.injection_strength, self.afterwards.say)
         if config.method == "hybrid" and config.takes_gradients:
             unet = begin.denoiser.inner_model.inner_model.diffusion_model
             passing_loss = PassingLoss(unet, conditions, self.blocks, config.loss)
-        return GuidanceRun(begin, objective, config, injection, passing_loss, self.on_step, before_update)
+        return GuidanceRun(
+            begin, objective, config, self.afterwards, injection, passing_loss, self.on_step, before_update
+        )

@@ -10,9 +10,11 @@ import comfy.model_management
 import torch
 
 from ... import logger
+from ...basics.errors import remarks_to
 from ...spatial.guidance import guide_latents
 from ...spatial.settings import GuidanceConfig
 from ..sampling.hook import SamplerStart, UpdateObserver
+from .afterwards import Afterwards
 from .injection import Injection
 from .objective import AttentionObjective
 from .passing_loss import PassingLoss
@@ -57,6 +59,8 @@ class GuidanceRun:
     ----------
     begin : SamplerStart
         The sampler that is about to run.
+    afterwards : Afterwards
+        Says where nothing was guided.
     injection : Injection, optional
         Adds its bias as long as steps are guided.
     passing_loss : PassingLoss, optional
@@ -70,6 +74,7 @@ class GuidanceRun:
         begin: SamplerStart,
         objective: AttentionObjective,
         config: GuidanceConfig,
+        afterwards: Afterwards,
         injection: Injection | None = None,
         passing_loss: PassingLoss | None = None,
         on_step: Observer | None = None,
@@ -78,6 +83,7 @@ class GuidanceRun:
         self._objective, self._injection, self._passing_loss = objective, injection, passing_loss
         self._config = replace(config, max_iterations=min(config.max_iterations, 1)) if passing_loss else config
         self._edits_reach_state = begin.plan.edits_reach_state
+        self._afterwards = afterwards
         self._steps = config.steps_of(len(begin.sigmas) - 1)
         self._on_step = on_step
         self._before_update = before_update
@@ -107,7 +113,7 @@ class GuidanceRun:
         ):
             self._report(GuidanceRecord(step, level, (), (0,) * len(x)))
             return x
-        with self._objective.open(x.device):
+        with remarks_to(self._afterwards.node), self._objective.open(x.device):
             result = guide_latents(
                 x,
                 sigma,
@@ -147,17 +153,17 @@ class GuidanceRun:
     def finish(self, samples: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
         """Add what was carried along, which a run that ends at σ = 0 has already worked off, to the result."""
         if not self._was_in_range:
-            logger.warning(
-                "%s: no step of this sampling was guided, for all lie behind `end_percent`; raise it, or leave this "
-                "node out.",
-                NODE_NAME,
+            self._afterwards.unguided(
+                "no step of this sampling was guided, for all lie behind `end_percent`; raise it, or leave this node "
+                "out."
             )
         elif not (self._objective.was_in_use or (self._injection and self._injection.was_in_use)):
-            logger.warning(
-                "%s: nothing was guided, for the words of the layout were not in use in the guided steps; give their "
-                "conditioning a range that begins with the first step, or raise `guided_share`.",
-                NODE_NAME,
+            self._afterwards.unguided(
+                "nothing was guided, for the words of the layout were not in use in the guided steps; give their "
+                "conditioning a range that begins with the first step, or raise `guided_share`."
             )
+        else:
+            self._afterwards.guided()
         if self._carried is None:
             return samples
         return samples + self._carried * (float(sigmas[-1]) / self._carried_sigma)

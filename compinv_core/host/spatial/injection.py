@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from ... import logger
 from ...boxes.places import place_masks
 from ...spatial.injection import logit_ranges, noise_weight, region_signs
 from ..sampling.capture import map_resolution, with_attention_patch
@@ -30,8 +29,8 @@ class Injection:
         Whose cross-attention gets the bias.
     strength : float
         s; see `spatial.injection`.
-    node_name : str
-        Opens warnings.
+    say : callable
+        Takes a sentence for the person at the graph.
 
     Attributes
     ----------
@@ -44,12 +43,12 @@ class Injection:
         conditions: Sequence[Mapping[str, Any]],
         blocks: Sequence[BlockId],
         strength: float,
-        node_name: str,
+        say: Callable[[str], object],
     ) -> None:
         self.was_in_use = False
         self._conditions = {condition["uuid"]: condition for condition in conditions}
         self._blocks, self._strength = frozenset(blocks), strength
-        self._node_name = node_name
+        self._say = say
         self._gain = 0.0
         self._size = (0, 0)
         self._signs: dict[Any, torch.Tensor] = {}
@@ -82,9 +81,8 @@ class Injection:
     def _note_displaced(self) -> None:
         if getattr(self._here, "place", None) is not None and not self._displaced:
             self._displaced = True
-            logger.warning(
-                "%s: another node replaces cross-attention, so nothing is injected there; choose the method gradient.",
-                self._node_name,
+            self._say(
+                "another node replaces cross-attention, so nothing is injected there; choose the method gradient."
             )
         self._here.place = None
 

@@ -97,7 +97,7 @@ class Listener:
         found, name, rest = self._look_up(written)
         # The host tries a name with the commas around it before it tries the name alone.
         bare = name.strip(",")
-        self.name = bare if bare != name and _file_of(name, self.tokenizer) is None else name
+        self.name = bare if bare != name and file_of(name, self.tokenizer) is None else name
         if found is not None:
             if found.dim() > 2 and found.shape[1:-1].numel() != 1:
                 raise ValueError(f"its tensor has the shape {tuple(found.shape)}")
@@ -115,7 +115,7 @@ def _fault(
 ) -> DroppedWord | None:
     """Say why an embedding takes no effect, or spoils the prompt; None where it is sound."""
     if found is None:
-        path = _file_of(name, tokenizer)
+        path = file_of(name, tokenizer)
         if path is not None:
             return DroppedWord(name, f"the host cannot read its file {quoted(path.name)}", "save it again")
         cure = "train or copy it there"
@@ -136,7 +136,7 @@ def _fault(
 
 def _larger_maker(name: str, family: Family, tokenizer: SDTokenizer) -> str:
     """Return the family that an embedding's file has vectors of other text encoders for; empty where it has none."""
-    path = _file_of(name, tokenizer)
+    path = file_of(name, tokenizer)
     if path is None or path.suffix != ".safetensors":
         return ""
     with safe_open(path, "pt") as file:
@@ -145,7 +145,7 @@ def _larger_maker(name: str, family: Family, tokenizer: SDTokenizer) -> str:
     return next((other.name for other in makers), "")
 
 
-def _file_of(name: str, tokenizer: SDTokenizer) -> Path | None:
+def file_of(name: str, tokenizer: SDTokenizer) -> Path | None:
     """Return the file that the host looks for under an embedding's name."""
     folders = tokenizer.embedding_directory
     if Path(name).is_absolute() or ".." in Path(name).parts:

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ... import logger
-from ...basics.errors import UserError, quoted
+from ...basics.errors import UserError, quoted, remark
 from ...semantic.widths import parts_of
 from ..family import Family, TextEncoder
 from .listening import DroppedWord, Listener, Token
@@ -108,12 +107,10 @@ class PromptReading:
         return [*used, *(word.name for word in self.dropped)]
 
     def warn_of_dropped(self, node_name: str) -> None:
-        """Say in the log which embeddings of the prompt take no effect or only a part of it, and why."""
+        """Say which embeddings of the prompt take no effect or only a part of it, and why."""
         partial = (word for reading in self.encoders for word in reading.partial)
         for word in (*self.dropped, *dict.fromkeys(partial)):
-            logger.warning(
-                "%s: the prompt asks for the embedding %s, but %s.", node_name, quoted(word.name), word.reason
-            )
+            remark(f"{node_name}: the prompt asks for the embedding {quoted(word.name)}, but {word.reason}.")
 
     def require_all(self, node_name: str, what: str, where: str) -> None:
         """Refuse a text with an embedding that takes no effect.

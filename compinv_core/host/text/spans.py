@@ -13,6 +13,7 @@ from ...words.phrases import fold_case, is_punctuation, spoken
 from .listening import Token
 from .reading import EncoderReading, PromptReading, read_prompt
 from .vocabulary import WORD_END, read_letters
+from .wording import warn_of_wording
 
 if TYPE_CHECKING:
     from comfy.sd import CLIP
@@ -56,7 +57,7 @@ class PhraseSpan:
 
 
 def find_spans(clip: CLIP, prompt: str, phrases: Sequence[str], node_name: str) -> tuple[PhraseSpan, ...]:
-    """Locate every phrase in the prompt, and warn of embeddings in the prompt that take no effect.
+    """Locate every phrase in the prompt, and remark on embeddings there that take no effect or are worded otherwise.
 
     See `catch_phrases` for how.
 
@@ -67,6 +68,7 @@ def find_spans(clip: CLIP, prompt: str, phrases: Sequence[str], node_name: str) 
     """
     reading, caught = catch_phrases(clip, prompt, phrases, node_name)
     reading.warn_of_dropped(node_name)
+    warn_of_wording(clip, reading, node_name)
     for found in caught:
         if isinstance(found, UserError):
             raise found

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ... import logger
-from ...basics.errors import UserError, listed
+from ...basics.errors import UserError, listed, remark
 
 _SMALLEST_SIDE = 64
 # What Load Image gives where a picture has no alpha channel.
@@ -102,10 +101,9 @@ def stack_masks(
         )
     inverted = [number for number, mask in zip(called, joined, strict=True) if _looks_inverted(mask)]
     if inverted:
-        logger.warning(
-            "mask %s is white along the whole edge of the picture and black inside, as the mask of a cut-out in Load "
-            "Image is: the surroundings would be learned. If so, connect Invert Mask between the two.",
-            listed(inverted),
+        remark(
+            f"mask {listed(inverted)} is white along the whole edge of the picture and black inside, as the mask of a "
+            "cut-out in Load Image is: the surroundings would be learned. If so, connect Invert Mask between the two."
         )
     return joined
 

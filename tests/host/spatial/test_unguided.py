@@ -117,21 +117,16 @@ WIRINGS = [
 
 
 @pytest.mark.parametrize(("samplers", "warnings"), WIRINGS)
-def test_a_model_wired_past_the_node(
-    core: Any, caplog: pytest.LogCaptureFixture, samplers: dict, warnings: int
-) -> None:
-    from compinv_core.host.sampling.wiring import warn_of_other_models
+def test_a_model_wired_past_the_node(core: Any, samplers: dict, warnings: int) -> None:
+    from compinv_core.host.sampling.wiring import miswired
 
-    warn_of_other_models({**GUIDED, **samplers}, "gd", NAME)
-    assert len(said(caplog)) == warnings
-    assert all("connect its `model`, too" in warning for warning in said(caplog))
+    found = miswired({**GUIDED, **samplers}, "gd", NAME)
+    assert len(found) == warnings
+    assert all("connect its `model`, too" in warning for warning in found)
 
 
 @pytest.mark.parametrize(("prompt", "node_id"), [(None, "gd"), ({}, "gd"), (GUIDED, None), (GUIDED, "5:3")])
-def test_an_unknown_graph_says_nothing(
-    core: Any, caplog: pytest.LogCaptureFixture, prompt: Any, node_id: str | None
-) -> None:
-    from compinv_core.host.sampling.wiring import warn_of_other_models
+def test_an_unknown_graph_says_nothing(core: Any, prompt: Any, node_id: str | None) -> None:
+    from compinv_core.host.sampling.wiring import miswired
 
-    warn_of_other_models(prompt, node_id, NAME)
-    assert not said(caplog)
+    assert miswired(prompt, node_id, NAME) == []

@@ -1,0 +1,84 @@
+"""Remarks where the person sees them: on the node at once, in its output, and there again after a reload."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from comfy_api.latest import io
+from comfy_execution.utils import get_executing_context
+
+from ...basics.errors import Remark, Remarks, UserError, remarks_to
+
+EVENT = "compinv.remarks"
+
+
+def remarked(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput]:
+    """Make a node's `execute` tell what is remarked meanwhile.
+
+    Its output for the editor gets ``text``, the sentences behind what it has already, and ``remarks``, one list of
+    (sentence, severity). That list is the node's own: what is said of its model while it is sampled comes into the
+    same run's history, too.
+    """
+
+    @functools.wraps(execute)
+    def telling(cls: type, *args: Any, **inputs: Any) -> io.NodeOutput:
+        node = Remarks(_sender())
+        with remarks_to(node):
+            output = execute(cls, *args, **inputs)
+        shown = output.ui if isinstance(output.ui, dict) or output.ui is None else output.ui.as_dict()
+        shown = dict(shown or {})
+        # Each run of a node over a list has to have the same keys.
+        text = (*shown.get("text", ()), *(remark.sentence for remark in node.said))
+        output.ui = {**shown, "text": text, "remarks": (node.said,)}
+        return output
+
+    return telling
+
+
+def told(question: dict[str, Any]) -> dict[str, Any]:
+    """Return what the nodes of a workflow told in its last run, by execution id; nothing where it has not run.
+
+    Parameters
+    ----------
+    question : dict
+        ``workflow``: the id that the editor gave the workflow.
+    """
+    wanted = question.get("workflow")
+    if not isinstance(wanted, str):
+        raise UserError("Say by `workflow` the id of the workflow that is asked about.")
+    runs = _server().prompt_queue.get_history(map_function=lambda run: run)
+    for run in reversed(runs.values()):
+        workflow = (run["prompt"][3].get("extra_pnginfo") or {}).get("workflow") or {}
+        if workflow.get("id") == wanted and run.get("outputs"):
+            return run["outputs"]
+    return {}
+
+
+def running_node() -> tuple[dict[str, Any] | None, str | None]:
+    """Return the graph that runs, in API form, and the id of the node; (None, None) where none is known."""
+    running, server = get_executing_context(), _server()
+    if running is None or server is None:
+        return None, None
+    items, _ = server.prompt_queue.get_current_queue_volatile()
+    return next((item[2] for item in items if item[1] == running.prompt_id), None), running.node_id
+
+
+def _server() -> Any:
+    """Return the host's server, or None where the host runs without one."""
+    return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+
+
+def _sender() -> Callable[[list[Remark]], None]:
+    """Return what sends the running node's remarks to the editor that queued it; nothing without a server."""
+    running, server = get_executing_context(), _server()
+    if running is None or server is None:
+        return lambda said: None
+
+    def send(said: list[Remark]) -> None:
+        server.send_sync(EVENT, {"node": running.node_id, "remarks": list(said)}, server.client_id)
+
+    send([])
+    return send
