@@ -128,6 +128,8 @@ def main() -> None:
         for number, other in enumerate([noun for noun in NOUNS if noun != thing.noun][:nouns]):
             file = folder / f"{thing.name}-{other}.json"
             if not file.exists():
+                # What is loaded and prepared once must not count for the first way.
+                bench.paint(PROMPT.format(word, other), SEED)
                 found = painted(bench, thing, word, other, number, pictures)
                 with replacing(file) as temporary:
                     temporary.write_text(json.dumps(found) + "\n")
