@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 from ..compinv_core.basics.settings import read_settings
 from ..compinv_core.host.folders import embedding_folder, lora_path, run_folder
 from ..compinv_core.host.graph.remarks import remarked
+from ..compinv_core.host.graph.training import followed
 from ..compinv_core.host.learning.train import Places, TrainingResult, train_concepts
 from ..compinv_core.learning.concept import Concept as ConceptPayload
 from ..compinv_core.learning.settings import InversionConfig
@@ -37,7 +38,7 @@ class TrainConcept(io.ComfyNode):
             inputs=[
                 *_sockets(),
                 *setting_inputs(ConceptPayload, "concept"),
-                *setting_inputs(InversionConfig, "training", "run", "hold", "memory"),
+                *setting_inputs(InversionConfig, "training", "run", "hold", "memory", "choice"),
             ],
             outputs=[
                 Concept.Output("concept", display_name="concept", tooltip="For Save Concept."),
@@ -109,13 +110,12 @@ def _train(kind: type[InversionConfig], inputs: dict[str, list[Any]]) -> Trainin
     concepts = (concept_of(inputs), *single.get("more_concepts", ()))
     # Concepts that are learned together share a run, and a LoRA file.
     name = "+".join(concept.name for concept in concepts)
-    places = Places(
-        run_folder(name, config.method.folder_suffix),
-        embedding_folder(),
-        lora_path(name) if config.method.outcome == "differences" else None,
-    )
+    run = run_folder(name, config.method.folder_suffix)
+    lora = lora_path(name) if config.method.outcome == "differences" else None
+    places = Places(run, embedding_folder(), lora)
     models = (single["model"], single["clip"], single["vae"])
-    return train_concepts(*models, config, concepts, single.get("anchors"), places)
+    with followed(run) as listener:
+        return train_concepts(*models, config, concepts, single.get("anchors"), places, listener)
 
 
 def _output(result: TrainingResult) -> io.NodeOutput:
@@ -175,6 +175,7 @@ def _tuning_schema(
             *setting_inputs(
                 kind, "training", "prior", "run", "optimizer", "memory", "accumulation", "lora", "hold", "rank"
             ),
+            *setting_inputs(kind, "choice"),
         ],
         outputs=[
             io.Model.Output(

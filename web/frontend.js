@@ -209,8 +209,8 @@ export function listen(event, callback) {
 }
 
 /** The address of a picture that the server keeps, as in a node's output. */
-export function pictureUrl({ filename, subfolder = "", type = "temp" }) {
-    return api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
+export function pictureUrl({ filename, subfolder = "", type = "temp", version = "" }) {
+    return api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type, version })}`);
 }
 
 /** Make an element: `element("button", { title: "…", onclick }, "text", child)`. */

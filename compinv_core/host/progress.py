@@ -1,7 +1,8 @@
-"""The listeners of long work on the host: the node's progress bar with its previews, the log, and the stop button."""
+"""The listeners of long work on the host: the node's progress bar, previews and text, the log, and the stop button."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,13 +10,16 @@ from typing import Any
 
 import comfy.model_management
 import comfy.utils
+from comfy_execution.progress import get_progress_state
+from comfy_execution.utils import get_executing_context
 from PIL import Image
 
 from .. import logger
 from ..training.events import Event, Sink, everybody
 
 _PREVIEW_PIXELS = 512
-_SECONDS_BETWEEN_LINES = 60.0
+_SECONDS_BETWEEN_LINES, _SECONDS_TO_THE_FIRST = 60.0, 5.0
+_SECONDS_BETWEEN_TEXTS = 0.5
 
 
 def stop_if_asked(*ignored: Any) -> None:
@@ -27,8 +31,37 @@ def stop_if_asked(*ignored: Any) -> None:
 
 
 def host_listener() -> Sink:
-    """Return what a node listens with: the progress bar, and now and then a line in the log."""
-    return everybody(progress_bar(), log_lines())
+    """Return what a node listens with: the progress bar, the text under it, and now and then a line in the log."""
+    return everybody(progress_bar(), progress_text(), log_lines())
+
+
+def server() -> Any:
+    """Return the host's server, or None where it runs without one."""
+    return getattr(sys.modules["server"].PromptServer, "instance", None) if "server" in sys.modules else None
+
+
+def executing_node() -> str | None:
+    """Return the id, as the editor has it, of the node that is executed; None outside of an execution."""
+    context = get_executing_context()
+    return None if context is None else get_progress_state().dynprompt.get_display_node_id(context.node_id)
+
+
+def progress_text() -> Sink:
+    """Return a listener that writes under the node how the work stands, at most twice a second."""
+    heard: Event | None = None
+    last = -_SECONDS_BETWEEN_TEXTS
+
+    def write(event: Event) -> None:
+        nonlocal heard, last
+        heard, due = event.after(heard), time.monotonic() - last >= _SECONDS_BETWEEN_TEXTS
+        if not (due or event.sentence or event.step == event.total):
+            return
+        host, node = server(), executing_node()
+        if host is not None and node is not None:
+            last = time.monotonic()
+            host.send_progress_text(heard.text, node)
+
+    return write
 
 
 def progress_bar() -> Sink:
@@ -47,7 +80,7 @@ def progress_bar() -> Sink:
 
 def log_lines() -> Sink:
     """Return a listener that logs once a minute how far the work is."""
-    last = time.monotonic()
+    last = time.monotonic() - _SECONDS_BETWEEN_LINES + _SECONDS_TO_THE_FIRST
 
     def log(event: Event) -> None:
         nonlocal last
@@ -58,7 +91,7 @@ def log_lines() -> Sink:
         last = time.monotonic()
         losses = "".join(f", {name} {value:.4g}" for name, value in event.losses.items())
         logger.info(
-            "%s: %d of %d, about %.0f minutes left%s.",
+            "%s: %d of %d, about %.1f minutes left%s.",
             event.work.capitalize(), event.step, event.total, event.seconds_left / 60, losses,
         )  # fmt: skip
 

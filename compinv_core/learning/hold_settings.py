@@ -112,3 +112,15 @@ class HoldSettings:
         long=True,
         group=_HOLD,
     )
+    saved_step: int = setting(
+        0,
+        "whole number",
+        "0 trains, and keep says which step is the result. Else the step of the saved training of this name that "
+        "becomes the result, without training: every save of a word or of factors up to 64 MB is kept, of larger "
+        "trainings the last step, and the best where keep asks for it",
+        within=(0, 100_000),
+        rare=True,
+        optional=True,
+        changes_result=False,
+        group="choice",
+    )

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from ..semantic.hold import Distance
 from ..training.task import StepLoss
 from .condition import Condition, joined_conditions
 from .settings import InversionConfig
@@ -188,6 +189,10 @@ class Inversion:
     def active_anchors(self) -> dict[str, float]:
         """See `compinv_core.training.loop.TrainingTask`; those of the first concept."""
         return self.subjects[0].token.active_anchors()
+
+    def distance(self) -> Distance:
+        """See `compinv_core.training.loop.TrainingTask`; that of the first concept."""
+        return self.subjects[0].token.distance()
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
         """See `compinv_core.training.loop.TrainingTask`."""

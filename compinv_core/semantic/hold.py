@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
@@ -18,6 +19,13 @@ from torch.nn import functional as F
 ANCHOR_LOSS, RADIUS, DIRECTION, BOTH = "anchor loss", "radius", "direction", "radius and anchor loss"
 SPHERE = "sphere"
 HOLDS = (ANCHOR_LOSS, RADIUS, DIRECTION, BOTH, SPHERE)
+
+
+class Distance(NamedTuple):
+    """How far a word is from its anchors, as a share of their length, and how far it may be; None is anywhere."""
+
+    value: float
+    allowed: float | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,14 @@ class Hold:
         room = self.radius * points.norm(dim=1, keepdim=True)
         distance = away.norm(dim=1, keepdim=True)
         return torch.where(distance > room, points + away * (room / distance.clamp(min=_tiny(vectors))), vectors)
+
+    def distance(self, vectors: torch.Tensor, points: torch.Tensor) -> Distance:
+        """Return how far the farthest of the vectors (k, D) is from its point; of directions, along the chord."""
+        if self.kind in (DIRECTION, SPHERE):
+            vectors, points = F.normalize(vectors, dim=1), F.normalize(points, dim=1)
+        value = ((vectors - points).norm(dim=1) / points.norm(dim=1).clamp(min=_tiny(vectors))).max()
+        chord = 2 * math.sin(math.radians(self.angle) / 2)
+        return Distance(float(value), {RADIUS: self.radius, BOTH: self.radius, DIRECTION: chord}.get(self.kind))
 
     def stepped(self, vectors: torch.Tensor, gradient: torch.Tensor, points: torch.Tensor, norm: float) -> torch.Tensor:
         """Take one step of Riemannian gradient descent on the sphere.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from .anchors import anchor_loss, weighed_alike
-from .hold import SPHERE, Hold
+from .hold import SPHERE, Distance, Hold
 from .recoding import AnchorRecoder
 from .widths import Widths, parts_of
 
@@ -38,7 +38,7 @@ class LearnedToken:
         norm: float | None = None,
     ) -> None:
         self.recoder, self._reduction, self._hold, self._norm = recoder, reduction, hold or Hold(), norm
-        self.parameter = torch.nn.Parameter(initial.clone())
+        self.parameter, self._initial = torch.nn.Parameter(initial.clone()), initial
         self._codes_to_device()
         if self.takes_own_steps:
             self._put_back()
@@ -83,6 +83,13 @@ class LearnedToken:
         """Return the anchors in use and their weights, heaviest first; empty without anchors."""
         return {} if self.recoder is None else self.recoder.active()
 
+    def distance(self) -> Distance:
+        """Return how far the vectors are from their anchor points; without anchors, from where they started."""
+        with torch.no_grad():
+            if self.recoder is None:
+                return Hold().distance(self.parameter, self._initial)
+            return self._hold.distance(self.parameter, self._points())
+
     def state_tensors(self) -> dict[str, torch.Tensor]:
         """Return everything that changes during training."""
         tensors = {"vectors": self.parameter.detach()}
@@ -101,7 +108,7 @@ class LearnedToken:
     def _put_back(self) -> None:
         """Put the vectors where their hold wants them."""
         assert self.recoder is not None
-        points = (self._codes @ self._dictionary)[: len(self.parameter)]
+        points = self._points()
         norm = self._norm or float(self._dictionary[self.recoder.superclass].norm())
         gradient = self.parameter.grad
         with torch.no_grad():
@@ -109,6 +116,9 @@ class LearnedToken:
                 self.parameter.copy_(self._hold.stepped(self.parameter, gradient, points, norm))
             else:
                 self.parameter.copy_(self._hold.held(self.parameter, points, norm))
+
+    def _points(self) -> torch.Tensor:
+        return (self._codes @ self._dictionary)[: len(self.parameter)]
 
     def _codes_to_device(self) -> None:
         if self.recoder is not None:
@@ -162,6 +172,10 @@ class LearnedWord:
     def active_anchors(self) -> dict[str, float]:
         """Return the anchors in use and their weights, averaged over the text encoders, heaviest first."""
         return weighed_alike([token.active_anchors() for token in self._tokens])
+
+    def distance(self) -> Distance:
+        """Return that of the text encoder whose part is farthest."""
+        return max((token.distance() for token in self._tokens), key=lambda distance: distance.value)
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
         """Return everything that changes during training."""

@@ -6,8 +6,8 @@ A method is a `TrainingTask`: it names its parameters, from a few vectors to a w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.amp.grad_scaler import GradScaler
@@ -16,45 +16,15 @@ from ..basics.errors import UserError
 from .divergence import Diverged, SoundStates, has_risen
 from .events import Sink, Work, nobody
 from .optimizers import load_optimizer_state, make_optimizer, optimizer_state
-from .run_state import BestState, RunState, RunStore
-from .task import TOTAL, TrainingTask
+from .run_state import TASK, RunState, RunStore
+from .saved_steps import BestState
+from .task import TOTAL, LoopSettings, TrainingTask
 from .watch import Measurement, Watch
 
-# What a saved tensor belongs to.
-_TASK, _OPTIMIZER = "task.", "optimizer."
+_OPTIMIZER = "optimizer."
 # Reading a loss back makes a GPU wait, so losses are collected and read in groups.
 FLUSH_EVERY = 20
 _FIRST_SCALE = 2.0**13
-
-
-@dataclass(frozen=True)
-class LoopSettings:
-    """How long to train and how often to save.
-
-    Attributes
-    ----------
-    seed : int
-        Of the loop's own generator.
-    save_every : int
-        Steps between saves; 0 saves only at the end and on interruption.
-    scale_loss : bool
-        Scale the loss before backward, for networks that compute in float16, whose small gradients would vanish.
-    accumulation : int
-        Batches per step, whose gradients are averaged.
-    optimizer : str
-        One of `compinv_core.training.optimizers.OPTIMIZERS`.
-    weight_decay : float
-        Of the optimiser.
-    """
-
-    steps: int
-    seed: int = 0
-    save_every: int = 100
-    resume: bool = True
-    scale_loss: bool = False
-    accumulation: int = 1
-    optimizer: str = "adamw"
-    weight_decay: float = 0.0
 
 
 def train(
@@ -95,6 +65,25 @@ def train(
     return Loop(task, settings, store, sink, ask, watch).run()
 
 
+def take_saved(task: TrainingTask, store: RunStore, step: int, watch: Watch | None = None) -> dict[str, list[float]]:
+    """Let a saved step be a task's result, without a step of training; return the curves up to it, as `train`.
+
+    Raises
+    ------
+    UserError
+        When the step was not kept; see `RunStore.check_saved`.
+    """
+    saved = store.open_saved(step)
+    saved.check_complete({f"{TASK}{name}": tensor for name, tensor in task.state_tensors().items()}, None)
+    task.load_state_tensors(saved.task_tensors)
+    curves = dict(saved.facts["history"])
+    if watch is not None:
+        watch.restore([Measurement(*row) for row in saved.facts["measured"]])
+        watch.chosen = step
+        curves |= watch.curves(step) if watch.rows else {}
+    return curves
+
+
 class Loop:
     """One training on its way; see `train`."""
 
@@ -108,7 +97,7 @@ class Loop:
         watch: Watch | None,
     ) -> None:
         self.task, self.settings, self.store, self.sink, self.ask = task, settings, store, sink, ask
-        self.watch, self.best = watch, BestState(store)
+        self.watch, self.best = watch, BestState(store.saved if store else None)
         self.optimizer = make_optimizer(settings.optimizer, task.parameter_groups(), settings.weight_decay)
         self.generator = torch.Generator().manual_seed(settings.seed)
         device = self.optimizer.param_groups[0]["params"][0].device.type
@@ -127,7 +116,6 @@ class Loop:
         try:
             while self.step < self.settings.steps and not (self.watch and self.watch.ended):
                 self._one_step(work)
-                self._look()
                 if self.settings.save_every and self.step % self.settings.save_every == 0:
                     self._save()
             self._check_losses()
@@ -177,7 +165,7 @@ class Loop:
         if found is None and self.store:
             saved = self.store.open(self.settings.steps, True)
         if found is None and saved is not None:
-            found = (saved.step, _without_prefix(saved.tensors, _TASK))
+            found = (saved.step, saved.task_tensors)
         if found is None:
             raise UserError(
                 f"The loss became infinite or NaN by step {self.step}; lower learning_rate, or use a model whose "
@@ -204,13 +192,14 @@ class Loop:
             self._save_interrupted()
             raise
         self._update({name: _mean([parts[name] for parts in batches]) for name in batches[0]})
-        losses, anchors = {}, {}
+        told: dict[str, Any] = {}
         if self.step % FLUSH_EVERY == 0 or self.on_cpu:
             self._check_losses()
-            losses = {name: values[-1] for name, values in self.history.items()}
-            anchors = self.task.active_anchors()
+            told["losses"] = {name: values[-1] for name, values in self.history.items()}
+            told |= {"anchors": self.task.active_anchors(), "distance": self.task.distance()}
+        self._look()
         try:
-            work.report(self.step, losses=losses, anchors=anchors)
+            work.report(self.step, score=self.watch.rows[-1].score if self.watch else None, **told)
         except BaseException:
             self._save_interrupted()
             raise
@@ -261,7 +250,7 @@ class Loop:
     def _write_state(self) -> None:
         if self.store is None or self.step == 0:
             return
-        tensors = {f"{_TASK}{name}": tensor for name, tensor in self.task.state_tensors().items()}
+        tensors = {f"{TASK}{name}": tensor for name, tensor in self.task.state_tensors().items()}
         tensors["generator"] = self.generator.get_state()
         states, numbers = optimizer_state(self.optimizer)
         tensors |= {f"{_OPTIMIZER}{name}": tensor for name, tensor in states.items()}
@@ -277,13 +266,14 @@ class Loop:
 
     def _restore(self, saved: RunState) -> None:
         self.step = saved.step
-        wanted = {f"{_TASK}{name}": tensor for name, tensor in self.task.state_tensors().items()}
+        wanted = {f"{TASK}{name}": tensor for name, tensor in self.task.state_tensors().items()}
         wanted["generator"] = self.generator.get_state()
         saved.check_complete(wanted, _OPTIMIZER if self.step < self.settings.steps else None)
-        self.task.load_state_tensors(_without_prefix(saved.tensors, _TASK))
+        self.task.load_state_tensors(saved.task_tensors)
         self.generator.set_state(saved.tensors["generator"])
         if self.step < self.settings.steps:  # a finished run is only read, and its states may be large
-            states = _without_prefix(saved.tensors, _OPTIMIZER)
+            pairs = saved.tensors.items()
+            states = {name.removeprefix(_OPTIMIZER): each for name, each in pairs if name.startswith(_OPTIMIZER)}
             load_optimizer_state(self.optimizer, {**states, **saved.facts.get("optimizer", {})})
         self.history = {name: list(values) for name, values in saved.facts["history"].items()}
         if self.watch is not None:
@@ -294,7 +284,3 @@ class Loop:
 
 def _mean(values: list[torch.Tensor]) -> torch.Tensor:
     return values[0] if len(values) == 1 else torch.stack(values).mean(0)
-
-
-def _without_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,8 +1,8 @@
 """A training run on disk: what is needed to continue it to the same bits on the same machine, and to refuse another.
 
 ``state.safetensors`` holds the tensors, and in its header the step, the losses and the fingerprint, so that one rename
-replaces all of it. ``run.json`` repeats the settings for people. A run that is begun anew sets the old state aside as
-``previous.safetensors``.
+replaces all of it. ``run.json`` repeats the settings for people, ``saved/`` holds what was learned after some steps. A
+run that is begun anew sets the old state aside as ``previous.safetensors``.
 """
 
 from __future__ import annotations
@@ -22,16 +22,19 @@ from ..basics.atomic_file import check_writable, remove_leftovers, replacing
 from ..basics.digests import differing
 from ..basics.errors import UserError, listed, quoted
 from ..basics.tensor_file import read_metadata, read_tensors, write_tensors
+from .saved_steps import SavedSteps
 
 STATE_FILE = "state.safetensors"
 PREVIOUS_FILE = "previous.safetensors"
-BEST_FILE = "best.safetensors"
 SUMMARY_FILE = "run.json"
 
 _FORMAT = "compinv-run-1"
 _LARGEST_STATE = 1 << 40
 CURE = "turn `resume` off to begin anew"
 """End of every sentence about a state that cannot be continued."""
+
+TASK = "task."
+"""How the names of the task's tensors begin."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +54,11 @@ class RunState:
     step: int
     tensors: Mapping[str, torch.Tensor]
     facts: Mapping[str, Any]
+
+    @property
+    def task_tensors(self) -> dict[str, torch.Tensor]:
+        """What the task itself has."""
+        return {name.removeprefix(TASK): tensor for name, tensor in self.tensors.items() if name.startswith(TASK)}
 
     def check_complete(self, wanted: Mapping[str, torch.Tensor], optimizer: str | None) -> None:
         """Refuse a state that lacks tensors or has them in another shape; `optimizer` is how its tensors begin.
@@ -97,6 +105,7 @@ class RunStore:
         self.fingerprint = dict(fingerprint)
         self.settings = dict(settings)
         self._earlier = earlier
+        self.saved = SavedSteps(folder, CURE)
 
     def check(self, steps: int, resume: bool) -> int | None:
         """Refuse early what `open` would refuse, and a folder that cannot be written to; changes nothing.
@@ -114,7 +123,7 @@ class RunStore:
         path = self.folder / STATE_FILE
         if not (resume and path.exists()):
             return None
-        header = self._read_header(path)
+        header = self.read_header()
         return header["step"] if self._continuable(header, steps) else None
 
     def check_room(self, state_bytes: float, continues: bool) -> None:
@@ -167,15 +176,56 @@ class RunStore:
         remove_leftovers(self.folder, own=True)
         path = self.folder / STATE_FILE
         if not path.exists():
+            self.saved.clear()
             return None
         if resume:
-            header = self._read_header(path)
+            header = self.read_header()
             if self._continuable(header, steps):
                 logger.info("Continuing %s at step %d of %d.", self.folder.name, header["step"], steps)
                 file = read_tensors(path, "a training state", CURE, _LARGEST_STATE, finite=False)
                 return RunState(header["step"], file.tensors, header["facts"])
         os.replace(path, self.folder / PREVIOUS_FILE)
+        self.saved.clear()
         return None
+
+    def check_saved(self, step: int) -> dict[str, Any]:
+        """Refuse a saved step that cannot be the result of this training; return the header of its state.
+
+        Raises
+        ------
+        UserError
+            When there is no such run, it is another's, or the step was not kept.
+        """
+        begin = f"saved_step is {step}, but"
+        if not (self.folder / STATE_FILE).exists():
+            raise UserError(f"{begin} no training of this name has been saved; set it to 0 to train.")
+        header = self.read_header()
+        if others := differing(header["fingerprint"], self.fingerprint, self._earlier):
+            raise UserError(
+                f"{begin} the saved training of this name differs in {', '.join(others)}; restore those inputs, or set "
+                "saved_step to 0 to train."
+            )
+        if step not in (kept := self.kept_steps(header)):
+            raise UserError(f"{begin} of this training only {listed(kept)} can be chosen; or set it to 0.")
+        return header
+
+    def open_saved(self, step: int) -> RunState:
+        """Return the run as it was after a saved step, without its optimiser; raises as `check_saved`."""
+        header = self.check_saved(step)
+        kept, path = self.saved.read(step), self.folder / STATE_FILE
+        if kept is None:
+            tensors = read_tensors(path, "a training state", CURE, _LARGEST_STATE, finite=False).tensors
+        else:
+            tensors = {f"{TASK}{name}": tensor for name, tensor in kept.items()}
+        facts = dict(header["facts"])
+        facts["history"] = {name: values[:step] for name, values in facts.get("history", {}).items()}
+        facts["measured"] = [row for row in facts.get("measured", ()) if row[0] <= step]
+        return RunState(step, tensors, facts)
+
+    def kept_steps(self, header: Mapping[str, Any]) -> list[int]:
+        """Return the steps of a saved run that can become its result: those kept on the way, the best, and the last."""
+        last = header["step"]
+        return sorted({step for step in (*self.saved.steps(), self.saved.best, last) if step and step <= last})
 
     def save(self, state: RunState, steps: int) -> None:
         """Write the state of a run that is to have so many steps; an interruption leaves the previous one intact."""
@@ -190,23 +240,7 @@ class RunStore:
         with replacing(self.folder / SUMMARY_FILE) as temporary:
             summary = {"step": state.step, "steps": steps, "settings": self.settings, "fingerprint": self.fingerprint}
             temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-    def keep_best(self, step: int, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Write the task's tensors after a step beside the state, over those kept before."""
-        write_tensors(self.folder / BEST_FILE, tensors, {"step": str(step)})
-
-    def read_best(self, step: int) -> dict[str, torch.Tensor] | None:
-        """Return the task's tensors that were kept after this very step, or None.
-
-        Raises
-        ------
-        UserError
-            When the file cannot be read.
-        """
-        path = self.folder / BEST_FILE
-        if not path.exists() or read_metadata(path).get("step") != str(step):
-            return None
-        return dict(read_tensors(path, "the kept state of a training", CURE, _LARGEST_STATE).tensors)
+        self.saved.keep(state.step, state.task_tensors)
 
     def finish(self) -> None:
         """Clear away what killed processes left, now that the run is at its end."""
@@ -227,7 +261,15 @@ class RunStore:
             logger.info("%s was finished with another %s; training anew.", self.folder.name, ", ".join(others))
         return not others
 
-    def _read_header(self, path: Path) -> dict[str, Any]:
+    def read_header(self) -> dict[str, Any]:
+        """Return what the state says of itself: ``step``, ``steps``, ``fingerprint`` and ``facts``.
+
+        Raises
+        ------
+        UserError
+            When it cannot be read.
+        """
+        path = self.folder / STATE_FILE
         try:
             header = json.loads(read_metadata(path)["run"])
             if header["format"] != _FORMAT:
@@ -243,24 +285,3 @@ class RunStore:
                 f"({error}); {CURE}."
             ) from error
         return header
-
-
-class BestState:
-    """The task's tensors after the best step so far: in the run's folder, or in memory where there is none."""
-
-    def __init__(self, store: RunStore | None) -> None:
-        self._store = store
-        self._step, self._tensors = -1, dict[str, torch.Tensor]()
-
-    def keep(self, step: int, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Keep these in the place of those before."""
-        if self._store is not None:
-            self._store.keep_best(step, tensors)
-        else:
-            self._step, self._tensors = step, {name: t.detach().cpu().clone() for name, t in tensors.items()}
-
-    def read(self, step: int) -> dict[str, torch.Tensor] | None:
-        """Return those of this step, or None if others are kept."""
-        if self._store is not None:
-            return self._store.read_best(step)
-        return self._tensors if self._step == step else None

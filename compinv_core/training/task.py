@@ -1,4 +1,4 @@
-"""What the training loop needs of a method."""
+"""What the training loop is given: how long to train, and a method's losses and state."""
 
 from __future__ import annotations
 
@@ -8,7 +8,39 @@ from typing import Any, Protocol
 
 import torch
 
+from ..semantic.hold import Distance
+
 TOTAL = "loss"
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long to train and how often to save.
+
+    Attributes
+    ----------
+    seed : int
+        Of the loop's own generator.
+    save_every : int
+        Steps between saves; 0 saves only at the end and on interruption.
+    scale_loss : bool
+        Scale the loss before backward, for networks that compute in float16, whose small gradients would vanish.
+    accumulation : int
+        Batches per step, whose gradients are averaged.
+    optimizer : str
+        One of `compinv_core.training.optimizers.OPTIMIZERS`.
+    weight_decay : float
+        Of the optimiser.
+    """
+
+    steps: int
+    seed: int = 0
+    save_every: int = 100
+    resume: bool = True
+    scale_loss: bool = False
+    accumulation: int = 1
+    optimizer: str = "adamw"
+    weight_decay: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +80,10 @@ class TrainingTask(Protocol):
 
     def active_anchors(self) -> dict[str, float]:
         """Return the active anchors with their weights, for the reports; empty without any."""
+        ...
+
+    def distance(self) -> Distance | None:
+        """Return how far what is learned has moved, for the reports; None where that has no meaning."""
         ...
 
     def state_tensors(self) -> dict[str, torch.Tensor]:

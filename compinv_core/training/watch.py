@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 LAST, BEST = "last", "best composition"
 KEEPS = (LAST, BEST)
@@ -57,6 +57,8 @@ class Watch:
         The first is of step 0, before anything is learned.
     kept : Measurement or None
         The step that is kept; None as long as nothing has been learned.
+    chosen : int or None
+        The step that a person has chosen instead.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Watch:
     ) -> None:
         self._measure, self._every = measure, every
         self.keeps_best, self._stops = keep == BEST, stop == NO_LONGER
+        self.chosen: int | None = None
         self.restore(())
 
     @property
@@ -74,6 +77,8 @@ class Watch:
     @property
     def result_step(self) -> int:
         """The step whose word is the result."""
+        if self.chosen is not None:
+            return self.chosen
         return self.kept.step if self.keeps_best and self.kept else self.rows[-1].step
 
     def is_due(self, step: int, last: int) -> bool:
@@ -121,3 +126,11 @@ class Watch:
 
     def _gain(self, row: Measurement) -> float:
         return self.rows[0].loss - row.loss
+
+
+def at_steps(rows: Sequence[Measurement], steps: Sequence[int]) -> tuple[dict[int, float], int | None]:
+    """Return the score of each of these steps, as measured last by then, and which of them a `Watch` would keep."""
+    held = [replace(row, step=step) for step in steps for row in [row for row in rows if 0 < row.step <= step][-1:]]
+    watch = Watch(lambda: (0.0, 0.0), 1)
+    watch.restore([*rows[:1], *held])
+    return {row.step: row.score for row in held}, watch.kept.step if watch.kept else None

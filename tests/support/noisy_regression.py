@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from compinv_core.semantic.hold import Distance
 from compinv_core.training.task import StepLoss
 
 
@@ -37,6 +38,9 @@ class NoisyRegression:
 
     def active_anchors(self) -> dict[str, float]:
         return {"cat": 1.0}
+
+    def distance(self) -> Distance:
+        return Distance(float(self.weight.detach().norm()), 2.0)
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
         return {"weight": self.weight.detach(), "bias": self.bias.detach(), "updates": self.updates}

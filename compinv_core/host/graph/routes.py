@@ -10,11 +10,12 @@ from typing import Any
 from ...basics.errors import UserError
 from .remarks import told
 from .tokens import tokens_caught
+from .training import run_answer
 
 Answer = Callable[[dict[str, Any]], Any]
 
 # What is posted to `/compinv/<name>`, and what answers; questions and answers are JSON objects.
-ANSWERS: dict[str, Answer] = {"told": told, "tokens": tokens_caught}
+ANSWERS: dict[str, Answer] = {"run": run_answer, "told": told, "tokens": tokens_caught}
 
 
 def register() -> None:

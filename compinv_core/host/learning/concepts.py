@@ -31,7 +31,7 @@ from ..text.vocabulary import NearestToken, check_known_word, usual_norm
 if TYPE_CHECKING:
     from comfy.sd import CLIP
 
-_SHOWN_ELSEWHERE = ("resume", "save_every", "preview_every", "preview_prompt")
+_SHOWN_ELSEWHERE = ("resume", "saved_step", "save_every", "preview_every", "preview_prompt")
 
 
 def check_concepts(clip: CLIP, config: InversionConfig, concepts: Sequence[Concept]) -> tuple[Concept, ...]:

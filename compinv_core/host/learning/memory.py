@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import comfy.model_management
 import torch
 
-from ... import logger
 from ...basics.errors import UserError, remark
 from ...learning.settings import InversionConfig
 from ...training.low_rank import factor_shapes
@@ -28,8 +27,10 @@ def check_memory(
     config: InversionConfig,
     trains_weight: Callable[[str], bool],
     batch_shape: tuple[int, ...],
-) -> MemoryEstimate:
-    """Log what a training will need beside the model, and refuse it where it cannot fit; the models are loaded for it.
+) -> tuple[MemoryEstimate, str]:
+    """Return what a training will need beside the model, and a sentence of it; refuse what cannot fit.
+
+    The models are loaded for it.
 
     Of a word alone nearly all of that are activations, which are reckoned generously: it is warned of, not refused.
 
@@ -52,9 +53,9 @@ def check_memory(
         if config.method.trains_model:
             raise
         remark(f"{config.method.node_name} may run out of memory: {error}")
-    logger.info("%s needs about %s beside the models; %.1f GB are free on %s.",
-                config.method.node_name, estimate.description, free / 1e9, device)  # fmt: skip
-    return estimate
+    needs = f"{config.method.node_name} needs about {estimate.description} beside the models"
+    time = f"how long its {config.steps} steps take is told after the first"
+    return estimate, f"{needs}; {free / 1e9:.1f} GB are free on {device}; {time}."
 
 
 def needed_memory(

@@ -12,8 +12,10 @@ from comfy.ldm.modules.distributions.distributions import DiagonalGaussianDistri
 
 from ...basics.errors import UserError, remark
 from ...learning.concept import Concept
+from ...learning.pictures.encoded import Encoded
 from ...learning.pictures.judging import photo_faults
 from ...learning.pictures.photos import centre_crop, latent_weights
+from ...learning.pictures.sizes import Frame
 from ...learning.settings import InversionConfig
 from ...training.events import Sink, reported
 from ..family import Family
@@ -49,6 +51,39 @@ def check_autoencoder(family: Family, vae: VAE) -> None:
             f"The autoencoder makes latents of {vae.latent_channels} channels, the model takes "
             f"{family.latent_channels}; connect `vae` to the same {family.name} checkpoint as `model`."
         )
+
+
+def encoded_pictures(
+    family: Family,
+    model: ModelPatcher,
+    vae: VAE,
+    pictures: torch.Tensor,
+    masks: torch.Tensor | None,
+    sink: Sink,
+    frame: Frame | None,
+    mirrored: bool,
+    sampled: bool,
+) -> tuple[Encoded, torch.Tensor | None]:
+    """Encode pictures of one size, as `encode_photos`, with what the training has to know of them beside.
+
+    Parameters
+    ----------
+    frame : Frame, optional
+        What they were cut from; None is their own size.
+    mirrored : bool
+        Whether mirror images stand behind them; masks then have no effect.
+    sampled : bool
+        Whether the spread of the posterior is wanted, too; see `samples_posterior`.
+    """
+    if mirrored:
+        pictures = torch.cat([pictures, pictures.flip(2)])
+    cell, spread, told = family.pixels_per_cell, None, None
+    latents, weights = encode_photos(model, vae, pictures, masks, cell, sink)
+    if sampled:
+        spread = encode_spread(model, vae, pictures, cell, sink)
+    if family.size_conditioning:
+        told = torch.tensor([frame or (*pictures.shape[1:3], 0, 0)], dtype=torch.float32).repeat(len(latents), 1)
+    return Encoded(latents, spread=spread, mirrored=mirrored, frames=told), weights
 
 
 def encode_photos(

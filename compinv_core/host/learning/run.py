@@ -20,8 +20,8 @@ from ...learning.pictures.sizes import Frame
 from ...learning.settings import InversionConfig
 from ...semantic.anchors import Anchors
 from ...semantic.context import Surroundings
-from ...training.events import Sink, everybody
-from ...training.loop import train
+from ...training.events import Event, Sink, everybody
+from ...training.loop import take_saved, train
 from ...training.optimizers import check_optimizer
 from ...training.run_state import RunStore
 from ...training.watch import Watch
@@ -32,13 +32,7 @@ from ..progress import host_listener, stop_if_asked, with_previews
 from ..text.encoder import text_encoder_gradients
 from ..text.sentences import TemplateEncoder, read_sentence, read_surroundings
 from ..text.vocabulary import check_known_word
-from .class_pictures import (
-    ClassPictures,
-    class_prompts,
-    class_sources,
-    kept_folder,
-    make_class_pictures,
-)
+from .class_pictures import ClassPictures, class_prompts, class_sources, kept_folder, make_class_pictures
 from .composing import composition_watch
 from .concepts import (
     check_concepts,
@@ -50,7 +44,7 @@ from .concepts import (
 )
 from .fingerprint import run_fingerprint
 from .memory import check_memory
-from .photos import check_autoencoder, encode_photos, encode_spread, remark_on_photos, samples_posterior
+from .photos import check_autoencoder, encoded_pictures, remark_on_photos, samples_posterior
 from .preview import PREVIEW, preview_of
 from .session import DiffusionSession, check_trainable, training_session
 from .trained_weights import Weights
@@ -140,11 +134,15 @@ class InversionRun:
                 config, self._concepts, self._dictionaries, self._nouns, self._class_sources, self._models
             )
             self._store = RunStore(run_dir, prints, self._summary(), self._earlier)
-            done = self._store.check(config.steps, config.resume)
+            if config.saved_step:
+                self._store.check_saved(config.saved_step)
+            else:
+                done = self._store.check(config.steps, config.resume)
         # A finished run is only read back.
-        if done != config.steps:
+        self._done, self._preflight = done or 0, ""
+        if done != config.steps and not config.saved_step:
             check_optimizer(config.optimizer, model.load_device)
-            memory = check_memory(model, clip, config, self._trains(), self.batch_shape())
+            memory, self._preflight = check_memory(model, clip, config, self._trains(), self.batch_shape())
             if self._store is not None:
                 self._store.check_room(memory.state_file, continues=done is not None)
         for noun in config.composition_nouns:
@@ -156,7 +154,9 @@ class InversionRun:
                 what = "the patched model is trained, and the result belongs on top of the same patches"
             remark(f"{config.method.node_name}: the model is patched, by a LoRA for example; {what}.", "note")
 
-    def learn(self, finish: Callable[[Weights], Outcome], on_event: Sink | None = None) -> Learned[Outcome]:
+    def learn(
+        self, finish: Callable[[Weights], Outcome], on_event: Sink | None = None, writes: str = ""
+    ) -> Learned[Outcome]:
         """Train to the last step, continuing a saved run where there is one.
 
         Photos are encoded once, to the mean of the autoencoder's posterior; where it is sampled, with its spread.
@@ -167,9 +167,14 @@ class InversionRun:
             Makes the outcome of the trained weights, while the model is still open.
         on_event : Sink, optional
             Hears of everything beside the host's progress bar.
+        writes : str
+            A sentence on what will be written, told before the first step.
         """
         told: list[str] = []
         sink = everybody(*([on_event] if on_event else []), host_listener(), lambda event: told.append(event.sentence))
+        chosen = self._config.saved_step
+        if self._preflight:
+            sink(Event("training", self._done, self._config.steps, sentence=f"{self._preflight} {writes}".rstrip()))
         encoded = self.encoded(sink)
         log_equivalent_weights(self._config, self._dictionaries[0])
         trained = (self._trains(), self._config.gradient_checkpointing, self._config.low_rank)
@@ -183,7 +188,12 @@ class InversionRun:
                 sink = with_previews(self._config.preview_every, paint, sink)
             settings = self._config.loop_settings(session.computes_in_float16)
             watch = self.watch(session, clip, task)
-            history = train(task, settings, self._store, sink, stop_if_asked, watch)
+            if chosen:
+                assert self._store is not None
+                history = take_saved(task, self._store, chosen, watch)
+                told.append(f"Step {chosen} of the saved training is the result, as saved_step says.")
+            else:
+                history = train(task, settings, self._store, sink, stop_if_asked, watch)
             return Learned(self.learned(task, watch), history, finish(session.weights), " ".join(filter(None, told)))
 
     def encoded(self, sink: Sink) -> EncodedPictures:
@@ -227,17 +237,8 @@ class InversionRun:
     def _encoded(
         self, photos: torch.Tensor, masks: torch.Tensor | None, sink: Sink, frame: Frame | None = None
     ) -> tuple[Encoded, torch.Tensor | None]:
-        if self._config.mirrors:
-            # Masks have no effect where photos are mirrored.
-            photos = torch.cat([photos, photos.flip(2)])
-        cell, spread = self._family.pixels_per_cell, None
-        latents, weights = encode_photos(self._model, self._vae, photos, masks, cell, sink)
-        if self._samples_posterior:
-            spread = encode_spread(self._model, self._vae, photos, cell, sink)
-        told = None
-        if self._family.size_conditioning:
-            told = torch.tensor([frame or (*photos.shape[1:3], 0, 0)], dtype=torch.float32).repeat(len(latents), 1)
-        return Encoded(latents, spread=spread, mirrored=self._config.mirrors, frames=told), weights
+        how = (self._config.mirrors, self._samples_posterior)
+        return encoded_pictures(self._family, self._model, self._vae, photos, masks, sink, frame, *how)
 
     def _subjects(
         self,

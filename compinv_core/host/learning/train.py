@@ -74,6 +74,13 @@ class Places:
             if folder is not None:
                 remove_leftovers(folder, young=True)
 
+    def description(self, concepts: Sequence[Concept]) -> str:
+        """Return a sentence on what will be written where; empty where nothing is."""
+        written = [f"the training state in {self.run}"] if self.run else []
+        written += [str(self.embedding(concept)) for concept in concepts] if self.embeddings else []
+        written += [str(self.lora)] if self.lora else []
+        return f"Written will be: {', '.join(written)}." if written else ""
+
     def embedding(self, concept: Concept) -> Path:
         """Return the file of a concept's embedding."""
         assert self.embeddings is not None
@@ -157,7 +164,8 @@ def train_concepts(
     places = places or Places()
     places.check(config, concepts)
     run = InversionRun(model, clip, vae, config, concepts, anchors, places.run)
-    learned = run.learn(lambda weights: outcome_of(weights, config, model), on_event)
+    writes = places.description(concepts)
+    learned = run.learn(lambda weights: outcome_of(weights, config, model), on_event, writes)
     patches, lora = learned.outcome
     # The large file first: where there is no room for it, the earlier pair of files stays whole.
     if places.lora is not None:

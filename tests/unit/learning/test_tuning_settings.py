@@ -187,3 +187,5 @@ def test_runs_of_earlier_versions_are_known_again() -> None:
     # What came later counts where it is used.
     held = fingerprint(InversionConfig(template="object", hold="radius", radius=0.3))
     assert held == {**textual, "hold": "'radius'", "radius": "0.3"}
+    # Which step is the result is no other training.
+    assert fingerprint(CustomDiffusionConfig(saved_step=3)) == {**textual, **tuning, **custom}

@@ -139,3 +139,24 @@ def test_on_the_sphere_the_word_takes_its_own_steps_of_the_norm_that_is_given() 
         (token.vectors - goal).square().sum().backward()
         token.after_step(step)
     assert torch.allclose(token.vectors, 0.4 * goal, atol=0.005)
+
+
+def test_the_distance_is_a_share_of_the_anchors_length() -> None:
+    vectors = torch.tensor([[2.0, 0.0], [2.0, 1.0]])
+    assert Hold("radius", radius=0.7).distance(vectors, POINT.repeat(2, 1)) == (0.5, 0.7)
+    assert Hold().distance(vectors, POINT.repeat(2, 1)) == (0.5, None)
+    turned, allowed = Hold("direction", angle=60.0).distance(torch.tensor([[0.0, 7.0]]), POINT)
+    assert (turned, allowed) == pytest.approx((math.sqrt(2), 1.0))
+    assert Hold("sphere").distance(vectors[:1], POINT) == (0.0, None)
+
+
+def test_a_word_tells_how_far_it_is_from_its_anchors_or_else_from_its_start() -> None:
+    anchors = Anchors(("cat", "dog"), torch.tensor([[2.0, 0.0], [0.0, 2.0]]), ((1,), (2,)))
+    recoder = AnchorRecoder(anchors, 0, 1, RecoderSettings())
+    held = LearnedToken(torch.tensor([[2.0, 1.0]]), recoder, hold=Hold("radius", radius=0.7))
+    assert held.distance() == (0.5, 0.7)
+    free = LearnedToken(torch.tensor([[3.0, 4.0]]), hold=Hold("radius", radius=0.7))
+    assert free.distance() == (0.0, None)
+    with torch.no_grad():
+        free.parameter.zero_()
+    assert free.distance() == (1.0, None)
