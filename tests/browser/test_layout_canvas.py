@@ -1,0 +1,251 @@
+"""The canvas on Layout From Boxes and Predict Layout, in both renderers of the host's frontend."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from support.server import ComfyServer
+from support.templates import graph
+
+browser = pytest.importorskip("support.browser")
+build = pytest.importorskip("support.templates.build_workflows").BUILD
+
+SIDE = 64
+VUE_NODES = "async ([on]) => { await app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on); }"
+VALUE = """(type) => app.graph.nodes.find((node) => node.type === type).widgets.find((w) => w.name === "boxes").value"""
+SHOW = """(type) => {
+    app.canvas.ds.scale = 1;
+    app.canvas.centerOnNode(app.graph.nodes.find((node) => node.type === type));
+}"""
+FROM_BOXES, PREDICT = "CompInvLayoutFromBoxes", "CompInvPredictLayout"
+PHRASES = {"phrases": "a cat\na ball", "width": SIDE, "height": SIDE}
+
+
+def nodes(layout: dict[str, tuple]) -> dict[str, tuple]:
+    """A graph that paints a picture with a layout in one step."""
+    source = ("checkpoint", 0), ("checkpoint", 1)
+    sampling = {"seed": 1, "control_after_generate": "fixed", "steps": 1, "cfg": 1.0}
+    strong = {"text": "a cat and a ball", "strength": 500.0, "threshold": 0.0, "max_iterations": 1}
+    return {
+        "checkpoint": ("CheckpointLoaderSimple", "", (0, 0), (320, 100), {"ckpt_name": "tiny.safetensors"}, {}),
+        **layout,
+        "guidance": (
+            "CompInvApplyLayoutGuidance", "", (900, 0), (360, 420), strong,
+            {"model": source[0], "clip": source[1], "layout": ("layout", 0)},
+        ),
+        "negative": ("CLIPTextEncode", "", (900, 700), (300, 100), {"text": ""}, {"clip": source[1]}),
+        "latent": ("EmptyLatentImage", "", (900, 900), (300, 100), {"width": SIDE, "height": SIDE}, {}),
+        "sampler": (
+            "KSampler", "", (1400, 0), (300, 280), sampling,
+            {"model": ("guidance", 0), "positive": ("guidance", 1), "negative": ("negative", 0),
+             "latent_image": ("latent", 0)},
+        ),
+        "decode": ("VAEDecode", "", (1800, 0), (300, 60), {}, {"samples": ("sampler", 0), "vae": ("checkpoint", 2)}),
+        "images": ("SaveImage", "", (2200, 0), (400, 400), {"filename_prefix": "drawn"}, {"images": ("decode", 0)}),
+    }  # fmt: skip
+
+
+DRAWN = nodes({"layout": (FROM_BOXES, "", (420, 0), (400, 500), PHRASES, {})})
+PREDICTED = nodes(
+    {
+        "predictor": ("CompInvLoadLayoutPredictor", "", (0, 200), (320, 80), {}, {}),
+        "layout": (
+            PREDICT, "", (420, 0), (400, 300), PHRASES, {"predictor": ("predictor", 0), "clip": ("checkpoint", 1)}
+        ),
+    }
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["LiteGraph", "Vue"])
+def page(request: pytest.FixtureRequest, server: ComfyServer) -> Iterator[browser.Page]:
+    complaints: list[str] = []
+    with browser.open_frontend(server.url, complaints) as page:
+        page.evaluate(VUE_NODES, [request.param])
+        yield page
+        page.evaluate(VUE_NODES, [False])
+    assert not [each for each in complaints if "compinv" in each.lower() or each.startswith("uncaught")]
+
+
+def open_graph(page: browser.Page, described: dict[str, tuple], kind: str) -> None:
+    page.evaluate(build, list(described.items()))
+    page.evaluate(SHOW, kind)
+    page.locator(".compinv-canvas").wait_for()
+
+
+def value(page: browser.Page, kind: str) -> dict[str, list[float]]:
+    """The drawn boxes by phrase."""
+    text = page.evaluate(VALUE, kind)
+    return {box["phrase"]: [box[key] for key in ("x0", "y0", "x1", "y1")] for box in json.loads(text or "[]")}
+
+
+def drag(page: browser.Page, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """Drag on the canvas, from and to fractions of it."""
+    area = page.locator(".compinv-ground").bounding_box()
+    assert area is not None
+    for number, (x, y) in enumerate((start, end)):
+        page.mouse.move(area["x"] + x * area["width"], area["y"] + y * area["height"], steps=4)
+        if not number:
+            page.mouse.down()
+    page.mouse.up()
+
+
+def paint(page: browser.Page, server: ComfyServer) -> Image.Image:
+    """Press Run and return the saved picture."""
+    before = set(server.get("/history"))
+    page.evaluate("async () => { await app.queuePrompt(0); }")
+    deadline = time.monotonic() + 300
+    while not set(server.get("/history")) - before:
+        assert time.monotonic() < deadline
+        page.wait_for_timeout(100)
+    (prompt_id,) = set(server.get("/history")) - before
+    result = server.wait(prompt_id)
+    assert result.ok, result
+    (record,) = [each for out in result.outputs.values() for each in out.get("images", []) if each["type"] == "output"]
+    with urllib.request.urlopen(f"{server.url}/view?{urllib.parse.urlencode(record)}", timeout=60) as answer:
+        picture = Image.open(io.BytesIO(answer.read()))
+        picture.load()
+        return picture
+
+
+def kept(picture: Image.Image, kind: str) -> str:
+    prompt = json.loads(picture.info["prompt"])
+    return prompt[graph.find(prompt, kind)]["inputs"]["boxes"]
+
+
+def wait_for_boxes(page: browser.Page, count: int) -> None:
+    page.wait_for_function(f"() => document.querySelectorAll('.compinv-box').length === {count}")
+
+
+def test_boxes_are_drawn_moved_and_kept(page: browser.Page, server: ComfyServer, tmp_path: Path) -> None:
+    open_graph(page, DRAWN, FROM_BOXES)
+    assert not page.locator(".compinv-box").count()
+    drag(page, (0.1, 0.1), (0.4, 0.7))
+    drag(page, (0.6, 0.2), (0.9, 0.82))
+    drawn = value(page, FROM_BOXES)
+    assert drawn["a cat"] == pytest.approx([0.1, 0.1, 0.4, 0.7], abs=0.01)
+    assert drawn["a ball"] == pytest.approx([0.6, 0.2, 0.9, 0.82], abs=0.01)
+    # Every phrase has its box: there is no third one.
+    drag(page, (0.45, 0.9), (0.55, 0.97))
+    assert value(page, FROM_BOXES) == drawn
+    page.screenshot(path=tmp_path / "drawn.png")
+    first = paint(page, server)
+    assert kept(first, FROM_BOXES) == page.evaluate(VALUE, FROM_BOXES)
+
+    drag(page, (0.25, 0.4), (0.45, 0.53))
+    moved = value(page, FROM_BOXES)
+    assert moved["a ball"] == drawn["a ball"]
+    assert moved["a cat"] == pytest.approx([0.3, 0.23, 0.6, 0.83], abs=0.03)
+    # It snapped to the edge of the other box, and to the ball's lower one or nothing across.
+    assert moved["a cat"][2] == drawn["a ball"][0]
+    second = paint(page, server)
+    assert kept(second, FROM_BOXES) == page.evaluate(VALUE, FROM_BOXES)
+    assert first.tobytes() != second.tobytes()
+
+    page.evaluate("() => document.activeElement.blur()")
+    page.keyboard.press("Control+z")
+    page.wait_for_function(f"([kind, text]) => ({VALUE})(kind) === text", arg=[FROM_BOXES, kept(first, FROM_BOXES)])
+    wait_for_boxes(page, 2)
+
+
+def test_edges_keys_names_and_buttons(page: browser.Page) -> None:
+    open_graph(page, DRAWN, FROM_BOXES)
+    area = page.locator(".compinv-ground")
+    area.dblclick(position={"x": 130, "y": 130})
+    assert list(value(page, FROM_BOXES)) == ["a cat"]
+    start = value(page, FROM_BOXES)["a cat"]
+    assert start == pytest.approx([0.3, 0.3, 0.7, 0.7], abs=0.02)
+    drag(page, (start[2], start[3]), (0.85, 0.9))
+    assert value(page, FROM_BOXES)["a cat"] == pytest.approx([*start[:2], 0.85, 0.9], abs=0.01)
+    drag(page, (start[0], 0.6), (0.1, 0.6))
+    box = value(page, FROM_BOXES)["a cat"]
+    assert box == pytest.approx([0.1, start[1], 0.85, 0.9], abs=0.01)
+
+    page.locator(".compinv-box").focus()
+    for key, (x0, x1) in (
+        ("ArrowRight", (0.01, 0.01)),
+        ("Shift+ArrowRight", (0.06, 0.06)),
+        ("Alt+ArrowLeft", (0.06, 0.05)),
+    ):
+        page.keyboard.press(key)
+        now = value(page, FROM_BOXES)["a cat"]
+        assert (now[0] - box[0], now[2] - box[2]) == pytest.approx((x0, x1), abs=1e-6)
+    page.locator(".compinv-bar select").select_option("a ball")
+    assert value(page, FROM_BOXES) == {"a ball": now}
+    page.locator(".compinv-bar button", has_text="+ box").click()
+    assert list(value(page, FROM_BOXES)) == ["a cat", "a ball"]
+    page.keyboard.press("Delete")
+    assert list(value(page, FROM_BOXES)) == ["a ball"]
+    # The key deleted the box and not the node.
+    assert page.evaluate("() => app.graph.nodes.length") == len(DRAWN)
+
+
+def test_reload_clone_and_subgraph_keep_the_boxes(page: browser.Page, tmp_path: Path) -> None:
+    open_graph(page, DRAWN, FROM_BOXES)
+    drag(page, (0.1, 0.1), (0.4, 0.7))
+    text = page.evaluate(VALUE, FROM_BOXES)
+    page.evaluate("async () => { await app.loadGraphData(app.graph.serialize()); }")
+    page.evaluate(SHOW, FROM_BOXES)
+    wait_for_boxes(page, 1)
+    assert page.evaluate(VALUE, FROM_BOXES) == text
+
+    clones = """() => {
+        const node = app.graph.nodes.find((each) => each.type === "CompInvLayoutFromBoxes"), clone = node.clone();
+        clone.pos = [node.pos[0], node.pos[1] - 700];
+        app.graph.add(clone);
+        return clone.widgets.find((widget) => widget.name === "boxes").value;
+    }"""
+    assert page.evaluate(clones) == text
+    wait_for_boxes(page, 2)
+
+    inner = """() => {
+        const clone = app.graph.nodes.findLast((each) => each.type === "CompInvLayoutFromBoxes");
+        app.graph.remove(clone);
+        const node = app.graph.nodes.find((each) => each.type === "CompInvLayoutFromBoxes");
+        const { subgraph } = app.graph.convertToSubgraph(new Set([node]));
+        app.canvas.setGraph(subgraph);
+        const inside = subgraph.nodes.find((each) => each.type === "CompInvLayoutFromBoxes");
+        app.canvas.ds.scale = 1;
+        app.canvas.centerOnNode(inside);
+        return inside.widgets.find((widget) => widget.name === "boxes").value;
+    }"""
+    assert page.evaluate(inner) == text
+    wait_for_boxes(page, 1)
+    drag(page, (0.25, 0.4), (0.45, 0.4))
+    prompt = browser.api_prompt(page)
+    (moved,) = json.loads(prompt[graph.find(prompt, FROM_BOXES)]["inputs"]["boxes"])
+    assert moved["x0"] == pytest.approx(0.3, abs=0.03) and moved["phrase"] == "a cat"
+    page.screenshot(path=tmp_path / "subgraph.png")
+    page.evaluate("() => app.canvas.setGraph(app.rootGraph)")
+
+
+def test_a_predicted_box_is_moved_and_given_back(page: browser.Page, server: ComfyServer, tmp_path: Path) -> None:
+    open_graph(page, PREDICTED, PREDICT)
+    first = paint(page, server)
+    wait_for_boxes(page, 2)
+    page.evaluate(SHOW, PREDICT)
+    assert page.locator(".compinv-box.predicted").count() == 2 and value(page, PREDICT) == {}
+    place = "() => [...document.querySelectorAll('.compinv-box')].map((box) => box.getAttribute('aria-label'))"
+    labels = page.evaluate(place)
+    page.screenshot(path=tmp_path / "predicted.png")
+
+    drag(page, (0.25, 0.5), (0.25, 0.35))
+    assert list(value(page, PREDICT)) == ["a cat"]
+    assert page.locator(".compinv-box.predicted").count() == 1
+    second = paint(page, server)
+    assert kept(second, PREDICT) == page.evaluate(VALUE, PREDICT)
+    assert first.tobytes() != second.tobytes()
+
+    page.locator(".compinv-box:not(.predicted)").focus()
+    page.locator(".compinv-box:not(.predicted)").click()
+    page.locator(".compinv-bar button", has_text="back").click()
+    assert page.evaluate(VALUE, PREDICT) == ""
+    assert sorted(page.evaluate(place)) == sorted(labels)
