@@ -14,7 +14,7 @@ document.head.append(
 export const ALL = "CompInv";
 const hearers = [];
 
-/** Act on our nodes of one type: `created(node)` once a node is there, `output(node, output)` with what it last told. */
+/** Act on our nodes of one type: `created(node)` once one is there, `output(node, output)` with what it last told. */
 export function extend(nodeId, { created, output }) {
     const isOurs = (node) => node?.comfyClass === nodeId || (nodeId === ALL && node?.comfyClass?.startsWith(ALL));
     const hear = (outputs) => {
@@ -72,7 +72,7 @@ export function nodeOf(id) {
 
 /**
  * Put an element of ours on a node, alike in both renderers. It is not saved: values live in the node's own widgets.
- * `height` is the least it needs in pixels, or a function that says it; call `fit(node)` when it changes.
+ * `height` is the least it needs in pixels, or a function that says it; call `fit` when it changes.
  */
 export function panel(node, name, element, height) {
     element.classList.add("compinv");
@@ -87,10 +87,13 @@ export function panel(node, name, element, height) {
     return widget;
 }
 
-/** Make a node as high as what is on it needs now. */
-export function fit(node) {
+/** Give an element of ours another least height, and the node the one that it needs then. */
+export function fit(node, element, height) {
+    // The editor leaves ten pixels free on each side of an element.
+    element.style.minHeight = `${height - 20}px`;
+    if (!node.graph) return;
     node.setSize([node.size[0], node.computeSize()[1]]);
-    node.graph?.setDirtyCanvas(true, true);
+    node.graph.setDirtyCanvas(true, true);
 }
 
 /** Keep in a property whether a panel is open: on new nodes it is, on those of workflows from before the panel not. */

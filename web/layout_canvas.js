@@ -1,11 +1,11 @@
 // A canvas on the nodes that make layouts: boxes are drawn, moved and named here, and live in the node's `boxes` text.
 
-import { element, extend, fit, hide, panel, pictureUrl, setValue, sourceOf, valueOf, watch, widgetOf } from "./frontend.js";
+import * as frontend from "./frontend.js";
+
+const { element, setValue, sourceOf, valueOf, widgetOf } = frontend;
 
 const CLOSED = 46;
 const OPEN = 310;
-// What the editor leaves free around an element, both sides together.
-const MARGIN = 20;
 const OPENED = "compinv_canvas";
 const LEAST = 0.02;
 // Pixels on the screen: how near to an edge it is grasped, and to a line a box snaps.
@@ -18,8 +18,8 @@ const BIG_STEP = 0.05;
 const folded = (text) => text.trim().split(/\s+/).join(" ");
 const same = (one, other) => folded(one).toLowerCase() === folded(other).toLowerCase();
 const between = (value, low, high) => Math.min(Math.max(value, low), high);
+const percent = (sides) => Object.fromEntries(Object.entries(sides).map(([side, value]) => [side, `${value * 100}%`]));
 const rounded = (value) => Math.round(value * 1e4) / 1e4;
-const percent = (value) => `${Math.round(value * 100)} %`;
 
 class LayoutCanvas {
     constructor(node, name) {
@@ -29,22 +29,25 @@ class LayoutCanvas {
         // While something is dragged: the box as it is now; it is kept when the pointer is let go.
         this.drag = null;
         this.build(name);
-        hide(node, "boxes");
-        panel(node, "layout_canvas", this.root, () => (this.open ? OPEN : CLOSED));
-        watch(node, () => this.read(), () => this.draw());
+        frontend.hide(node, "boxes");
+        frontend.panel(node, "layout_canvas", this.root, () => (this.open ? OPEN : CLOSED));
+        frontend.watch(node, () => this.read(), () => this.draw());
     }
 
     build(name) {
-        const button = (text, label, onclick) => element("button", { type: "button", textContent: text, title: label, onclick });
+        const button = (textContent, title, onclick) =>
+            element("button", { type: "button", textContent, title, onclick });
         this.toggle = button("", "Show or hide the canvas", () => this.setOpen(!this.open));
         this.naming = element("select", { title: "Phrase of the box", onchange: () => this.rename(this.naming.value) });
-        this.adder = button("+ box", "Add a box for the next phrase", () => this.add({ x0: 0.3, y0: 0.3, x1: 0.7, y1: 0.7 }));
+        const middle = { x0: 0.3, y0: 0.3, x1: 0.7, y1: 0.7 };
+        this.adder = button("+ box", "Add a box for the next phrase", () => this.add(middle));
         this.remover = button("", "", () => this.remove());
         this.said = element("span", { role: "status" });
         this.ground = element("div", { className: "compinv-ground", tabIndex: -1 });
         this.ground.setAttribute("role", "group");
         this.ground.setAttribute("aria-label", `${name}: boxes of the phrases`);
-        this.bar = element("div", { className: "compinv-bar" }, this.toggle, this.adder, this.naming, this.remover, this.said);
+        const tools = [this.toggle, this.adder, this.naming, this.remover, this.said];
+        this.bar = element("div", { className: "compinv-bar" }, ...tools);
         this.view = element("div", { className: "compinv-view" }, this.ground);
         this.root = element("div", { className: "compinv-canvas" }, this.bar, this.view);
         for (const event of ["pointerdown", "mousedown", "dblclick"]) {
@@ -61,7 +64,8 @@ class LayoutCanvas {
     /** Everything that the canvas shows, so that it is drawn again when any of it changes. */
     read() {
         const { node } = this;
-        const size = ["width", "height"].map((side, i) => valueOf(node, side) ?? this.size?.[i] ?? widgetOf(node, side)?.value);
+        const known = (side, i) => valueOf(node, side) ?? this.size?.[i] ?? widgetOf(node, side)?.value;
+        const size = ["width", "height"].map(known);
         const { drawn, fault } = drawnOn(node);
         const text = valueOf(node, "phrases");
         const phrases = (text ?? "").split("\n").map(folded).filter(Boolean);
@@ -92,12 +96,12 @@ class LayoutCanvas {
     /** The boxes that are shown: drawn ones, and predicted ones of phrases without a drawn one. */
     boxes() {
         const { drawn, predicted, phrases } = this.seen;
-        const others = predicted.filter((box) => phrases.some((phrase) => same(phrase, box.phrase)));
-        const shown = [
-            ...drawn.map((box) => ({ ...box, drawn: true })),
-            ...others.filter((box) => !drawn.some((own) => same(own.phrase, box.phrase))),
-        ];
-        return shown.map((box) => ({ ...box, ...(this.drag?.box && same(this.drag.box.phrase, box.phrase) ? this.drag.box : {}) }));
+        const has = (list, phrase) => list.some((box) => same(box.phrase ?? box, phrase));
+        const others = predicted.filter(({ phrase }) => has(phrases, phrase) && !has(drawn, phrase));
+        const shown = [...drawn.map((box) => ({ ...box, drawn: true })), ...others];
+        const now = this.drag?.box;
+        if (now && !has(shown, now.phrase)) shown.push(now);
+        return shown.map((box) => (now && same(now.phrase, box.phrase) ? { ...box, ...now } : box));
     }
 
     /** Phrases that have no box yet. */
@@ -127,8 +131,7 @@ class LayoutCanvas {
     add(place) {
         this.read();
         const [phrase] = this.free();
-        if (!phrase) return this.draw();
-        this.keep({ phrase, ...place });
+        if (phrase) this.keep({ phrase, ...place });
         this.draw(true);
     }
 
@@ -166,12 +169,15 @@ class LayoutCanvas {
         if (event.button !== 0) return;
         event.preventDefault();
         this.read();
-        const at = this.point(event);
-        const phrase = event.target.dataset.phrase ?? null;
-        const box = this.find(phrase);
+        const from = this.point(event);
+        const box = this.find(event.target.dataset.phrase ?? null);
+        const [phrase] = this.free();
         this.chosen = box?.phrase ?? null;
-        this.drag = { from: at, start: box, edges: box ? edgesNear(box, at) : null, box: null, guides: {} };
-        this.ground.setPointerCapture(event.pointerId);
+        if (box || phrase) {
+            const start = box ?? { phrase, x0: from.x, y0: from.y, x1: from.x, y1: from.y, drawn: true };
+            this.drag = { from, start, edges: box && edgesNear(box, from), box: null, guides: {} };
+            this.ground.setPointerCapture(event.pointerId);
+        }
         this.draw(true);
     }
 
@@ -182,50 +188,42 @@ class LayoutCanvas {
             if (box) event.target.style.cursor = cursorFor(edgesNear(box, at));
             return;
         }
-        const { from, start, edges } = this.drag;
+        const { from, start } = this.drag;
         if (Math.hypot((at.x - from.x) / at.reachX, (at.y - from.y) / at.reachY) < 3 && !this.drag.box) return;
-        let box;
-        if (start && !edges.x && !edges.y) {
-            box = moved(start, at.x - from.x, at.y - from.y);
-        } else if (start) {
-            box = { ...start, ...(edges.x && { [edges.x]: at.x }), ...(edges.y && { [edges.y]: at.y }) };
-        } else {
-            const [phrase] = this.free();
-            if (!phrase && !this.drag.phrase) return;
-            this.chosen = this.drag.phrase ??= phrase;
-            const [left, right] = [from.x, at.x].sort((a, b) => a - b);
-            const [top, bottom] = [from.y, at.y].sort((a, b) => a - b);
-            box = { phrase: this.chosen, x0: left, y0: top, x1: right, y1: bottom, drawn: true };
-        }
+        // A new box is spanned from where it began, to whichever side.
+        const edges = this.drag.edges ?? { x: at.x < from.x ? "x0" : "x1", y: at.y < from.y ? "y0" : "y1" };
+        const whole = !edges.x && !edges.y;
+        let box = { ...start, ...(edges.x && { [edges.x]: at.x }), ...(edges.y && { [edges.y]: at.y }) };
+        if (whole) box = moved(start, at.x - from.x, at.y - from.y);
         this.drag.guides = {};
-        if (!event.altKey) box = this.snapped(box, at);
-        this.drag.box = sized(box, edges ?? {});
+        if (!event.altKey) box = this.snapped(box, edges, at);
+        this.drag.box = sized(box, edges);
+        this.chosen = start.phrase;
         this.draw();
     }
 
     release(wanted) {
-        const { box, start } = this.drag ?? {};
+        const box = this.drag?.box;
         this.drag = null;
-        if (wanted && box) this.keep(box, start?.phrase ?? box.phrase);
+        if (wanted && box) this.keep(box);
         this.draw(true);
     }
 
     /** A box moved onto the lines that are near: edges of other boxes, the middle, the border. */
-    snapped(box, at) {
-        const { start, edges } = this.drag;
+    snapped(box, edges, at) {
         const others = this.boxes().filter((other) => !same(other.phrase, box.phrase));
-        const whole = start && !edges.x && !edges.y;
+        const whole = !edges.x && !edges.y;
         const result = { ...box };
-        for (const [axis, low, high, reach] of [["x", "x0", "x1", at.reachX], ["y", "y0", "y1", at.reachY]]) {
+        for (const [axis, reach] of [["x", at.reachX], ["y", at.reachY]]) {
+            const [low, high] = [`${axis}0`, `${axis}1`];
             const lines = [0, 0.5, 1, ...others.flatMap((other) => [other[low], other[high]])];
-            const middle = (box[low] + box[high]) / 2;
-            const own = whole || !start ? [box[low], box[high]] : edges[axis] ? [box[edges[axis]]] : [];
-            const ways = own.flatMap((value) => lines.map((line) => ({ line, way: line - value, value })));
-            if (whole) ways.push({ line: 0.5, way: 0.5 - middle, value: middle });
-            const near = ways.filter(({ way }) => Math.abs(way) <= SNAP * reach).sort((a, b) => Math.abs(a.way) - Math.abs(b.way))[0];
-            if (!near) continue;
+            const corners = whole ? [low, high] : edges[axis] ? [edges[axis]] : [];
+            const ways = corners.flatMap((corner) => lines.map((line) => ({ line, way: line - box[corner] })));
+            if (whole) ways.push({ line: 0.5, way: 0.5 - (box[low] + box[high]) / 2 });
+            const [near] = ways.sort((a, b) => Math.abs(a.way) - Math.abs(b.way));
+            if (!near || Math.abs(near.way) > SNAP * reach) continue;
             this.drag.guides[axis] = near.line;
-            for (const corner of [low, high]) if (whole || box[corner] === near.value) result[corner] += near.way;
+            for (const corner of corners) result[corner] += near.way;
         }
         return result;
     }
@@ -236,9 +234,12 @@ class LayoutCanvas {
         if (!box) return;
         this.chosen = box.phrase;
         const step = event.shiftKey ? BIG_STEP : STEP;
-        const way = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] }[event.key];
-        if (way && event.altKey) this.keep(sized({ ...box, x1: between(box.x1 + way[0], 0, 1), y1: between(box.y1 + way[1], 0, 1) }, {}));
-        else if (way) this.keep(moved(box, ...way));
+        const ways = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
+        const way = ways[event.key];
+        if (way && event.altKey) {
+            const [x1, y1] = [between(box.x1 + way[0], 0, 1), between(box.y1 + way[1], 0, 1)];
+            this.keep(sized({ ...box, x1, y1 }, {}));
+        } else if (way) this.keep(moved(box, ...way));
         else if (event.key === "Delete" || event.key === "Backspace") this.remove();
         else return;
         // The editor would move or delete the node.
@@ -256,7 +257,7 @@ class LayoutCanvas {
         this.toggle.textContent = open ? "▾ boxes" : "▸ boxes";
         this.toggle.setAttribute("aria-expanded", open);
         this.ground.style.setProperty("--aspect", size[0] / size[1]);
-        this.ground.style.backgroundImage = picture ? `url("${pictureUrl(picture)}")` : "";
+        this.ground.style.backgroundImage = picture ? `url("${frontend.pictureUrl(picture)}")` : "";
         const chosen = this.find(this.chosen);
         const shown = boxes.map((box) => this.drawnBox(box, phrases, same(box.phrase, this.chosen ?? "")));
         const guides = Object.entries(this.drag?.guides ?? {}).map(([axis, line]) => guide(axis, line));
@@ -275,11 +276,8 @@ class LayoutCanvas {
             this.remover.disabled = !chosen.drawn;
         }
         this.said.textContent = open ? sentence(fault, unknown, phrases, free, boxes) : "";
-        if (this.wasOpen !== open) {
-            this.wasOpen = open;
-            this.root.style.minHeight = `${(open ? OPEN : CLOSED) - MARGIN}px`;
-            if (this.node.graph) fit(this.node);
-        }
+        if (this.wasOpen !== open) frontend.fit(this.node, this.root, open ? OPEN : CLOSED);
+        this.wasOpen = open;
     }
 
     drawnBox(box, phrases, chosen) {
@@ -290,12 +288,12 @@ class LayoutCanvas {
         made.classList.toggle("chosen", chosen);
         made.dataset.phrase = box.phrase;
         made.setAttribute("role", "button");
-        const place = `left ${percent(box.x0)}, top ${percent(box.y0)}, right ${percent(box.x1)}, bottom ${percent(box.y1)}`;
-        made.setAttribute("aria-label", `${box.phrase}${box.drawn ? "" : ", predicted"}: ${place}`);
-        made.title = "Drag to move, edges to resize; arrow keys move, with Shift further, with Alt resize; Delete";
+        const place = ["x0", "y0", "x1", "y1"].map((corner) => `${Math.round(box[corner] * 100)} %`);
+        made.setAttribute("aria-label", `${box.phrase}${box.drawn ? "" : ", predicted"}: ${place.join(", ")}`);
+        made.title = "Drag to move, its edges to resize; arrow keys, with Shift further, with Alt to resize; Delete";
         made.style.setProperty("--c", `var(--c${number < 0 ? 6 : number % COLOURS})`);
-        const sides = { left: box.x0, top: box.y0, width: box.x1 - box.x0, height: box.y1 - box.y0 };
-        for (const [side, value] of Object.entries(sides)) made.style[side] = `${value * 100}%`;
+        const [left, top, width, height] = [box.x0, box.y0, box.x1 - box.x0, box.y1 - box.y0];
+        Object.assign(made.style, percent({ left, top, width, height }));
         return made;
     }
 }
@@ -306,11 +304,12 @@ function drawnOn(node) {
     if (!text.trim()) return { drawn: [], fault: false };
     try {
         const drawn = JSON.parse(text);
-        const whole = Array.isArray(drawn) && drawn.every((box) => typeof box?.phrase === "string" && box.x0 < box.x1 && box.y0 < box.y1);
-        return whole ? { drawn, fault: false } : { drawn: [], fault: true };
+        const isBox = (box) => typeof box?.phrase === "string" && box.x0 < box.x1 && box.y0 < box.y1;
+        if (Array.isArray(drawn) && drawn.every(isBox)) return { drawn, fault: false };
     } catch {
-        return { drawn: [], fault: true };
+        // Said below, like any other text that is no list of boxes.
     }
+    return { drawn: [], fault: true };
 }
 
 function sentence(fault, unknown, phrases, free, boxes) {
@@ -329,9 +328,10 @@ function moved(box, x, y) {
 /** A box within the picture that is not turned over nor too small, changed at the edges that are dragged. */
 function sized(box, edges) {
     const result = { ...box };
-    for (const [low, high] of [["x0", "x1"], ["y0", "y1"]]) {
+    for (const axis of ["x", "y"]) {
+        const [low, high] = [`${axis}0`, `${axis}1`];
         if (result[high] - result[low] >= LEAST) continue;
-        if (edges.x === low || edges.y === low) result[low] = between(result[high] - LEAST, 0, 1 - LEAST);
+        if (edges[axis] === low) result[low] = between(result[high] - LEAST, 0, 1 - LEAST);
         else result[low] = between(result[low], 0, 1 - LEAST);
         result[high] = Math.max(result[high], result[low] + LEAST);
     }
@@ -354,14 +354,15 @@ function cursorFor({ x, y }) {
 }
 
 function guide(axis, line) {
-    const made = element("div", { className: "compinv-guide" });
-    const across = axis === "x" ? { left: `${line * 100}%`, top: 0, width: "1px", height: "100%" } : { top: `${line * 100}%`, left: 0, height: "1px", width: "100%" };
-    return Object.assign(made.style, across), made;
+    const made = element("div", { className: `compinv-guide ${axis}` });
+    Object.assign(made.style, percent({ [axis === "x" ? "left" : "top"]: line }));
+    return made;
 }
 
-for (const [id, name] of [["CompInvLayoutFromBoxes", "Layout From Boxes"], ["CompInvPredictLayout", "Predict Layout"]]) {
+const NODES = { CompInvLayoutFromBoxes: "Layout From Boxes", CompInvPredictLayout: "Predict Layout" };
+for (const [id, name] of Object.entries(NODES)) {
     const canvases = new WeakMap();
-    extend(id, {
+    frontend.extend(id, {
         created: (node) => canvases.set(node, new LayoutCanvas(node, name)),
         output: (node, told) => canvases.get(node)?.hear(told ?? {}),
     });

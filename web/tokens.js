@@ -4,7 +4,6 @@ import { ask, element, extend, fit, keepOpen, panel, sourceOf, valueOf, watch } 
 
 const CLOSED = 46;
 const OPEN = 130;
-const MARGIN = 20;
 const OPENED = "compinv_tokens";
 const COLOURS = 7;
 
@@ -41,8 +40,7 @@ class TokenChips {
         this.toggle.textContent = open ? "▾ tokens" : "▸ tokens";
         this.toggle.setAttribute("aria-expanded", open);
         this.chips.hidden = this.said.hidden = !open;
-        this.root.style.minHeight = `${(open ? OPEN : CLOSED) - MARGIN}px`;
-        if (this.node.graph) fit(this.node);
+        fit(this.node, this.root, open ? OPEN : CLOSED);
     }
 
     async tell({ text, phrases, open }) {

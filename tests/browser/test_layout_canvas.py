@@ -244,8 +244,50 @@ def test_a_predicted_box_is_moved_and_given_back(page: browser.Page, server: Com
     assert kept(second, PREDICT) == page.evaluate(VALUE, PREDICT)
     assert first.tobytes() != second.tobytes()
 
-    page.locator(".compinv-box:not(.predicted)").focus()
+    moved = page.evaluate(VALUE, PREDICT)
     page.locator(".compinv-box:not(.predicted)").click()
     page.locator(".compinv-bar button", has_text="back").click()
     assert page.evaluate(VALUE, PREDICT) == ""
     assert sorted(page.evaluate(place)) == sorted(labels)
+
+    # The predictions are there after undo, and in the browser's next session.
+    page.evaluate("() => document.activeElement.blur()")
+    page.keyboard.press("Control+z")
+    page.wait_for_function(f"([kind, text]) => ({VALUE})(kind) === text", arg=[PREDICT, moved])
+    page.wait_for_function(f"() => ({place})().length === 2", timeout=30_000)
+    assert page.locator(".compinv-box.predicted").count() == 1
+
+
+def test_an_earlier_workflow_opens_as_it_was(page: browser.Page) -> None:
+    """As it was saved when `bboxes` was required and there was no canvas on the node."""
+    kinds = {"bboxes": "BOUNDING_BOX", "phrases": "STRING", "width": "INT", "height": "INT", "elements": "ARRAY"}
+    inputs = [
+        {"name": name, "type": kind, "link": {"bboxes": 1, "elements": 2}.get(name)}
+        | ({"widget": {"name": name}} if name in PHRASES else {})
+        for name, kind in kinds.items()
+    ]
+    box = {"x": 1, "y": 2, "width": 3, "height": 4, "metadata": {"type": "obj", "desc": "a cat"}}
+    source = {
+        "id": 1, "type": "CreateBoundingBoxes", "pos": [0, 0], "size": [400, 600], "flags": {}, "order": 0, "mode": 0,
+        "inputs": [], "properties": {}, "widgets_values": [SIDE, SIDE, [box], []],
+        "outputs": [
+            {"name": "preview", "type": "IMAGE", "links": None},
+            {"name": "bboxes", "type": "BOUNDING_BOX", "links": [1]},
+            {"name": "elements", "type": "ARRAY", "links": [2]},
+        ],
+    }  # fmt: skip
+    layout = {
+        "id": 2, "type": FROM_BOXES, "pos": [500, 0], "size": [340, 200], "flags": {}, "order": 1, "mode": 0,
+        "inputs": inputs, "properties": {}, "widgets_values": ["a cat", 128, 96],
+        "outputs": [{"name": "layout", "type": "COMPINV_LAYOUT", "links": None}],
+    }  # fmt: skip
+    links = [[1, 1, 1, 2, 0, "BOUNDING_BOX"], [2, 1, 2, 2, 4, "ARRAY"]]
+    saved = {"version": 0.4, "last_node_id": 2, "last_link_id": 2, "nodes": [source, layout], "links": links}
+    assert browser.load_workflow(page, saved) == []
+    assert browser.api_prompt(page)["2"]["inputs"] == {
+        "bboxes": ["1", 1], "elements": ["1", 2], "phrases": "a cat", "width": 128, "height": 96, "boxes": ""
+    }  # fmt: skip
+    # With boxes from elsewhere the canvas is folded, and the node no higher than a little.
+    page.locator(".compinv-canvas").wait_for()
+    assert page.locator(".compinv-ground:visible").count() == 0
+    assert page.evaluate("() => app.graph.getNodeById(2).size[1]") < 280
