@@ -36,6 +36,8 @@ def training_prompt(**settings: Any) -> Prompt:
         "5": node("CompInvSaveConcept", concept=["4", 0], filename="server-copy"),
         "6": node("PreviewAny", source=["4", 1]),
         "7": node("LossGraphNode", loss=["4", 2], filename_prefix="loss"),
+        "8": node("PreviewAny", source=["4", 3]),
+        "9": node("PreviewAny", source=["5", 1]),
     }
 
 
@@ -43,6 +45,7 @@ def test_training_writes_the_embedding_and_its_copy(server: ComfyServer) -> None
     result = server.run(training_prompt())
     assert result.ok, result
     assert result.outputs["6"]["text"] == ["embedding:server-cat"]
+    assert [result.outputs[key]["text"][0] for key in "89"] == ["embedding:server-cat cat", "embedding:server-copy cat"]
     assert len(result.outputs["7"]["images"]) == 1
     folder = server.base / "models" / "embeddings"
     tensors = []

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from support.models.encoder_folders import edit_json, save_clip, save_dino
 from support.server import ComfyServer
@@ -123,3 +124,31 @@ def test_a_changed_folder_is_read_anew(server: ComfyServer, models: Path) -> Non
     assert server.run(graph("changing-clip", detector=False, concepts="")).ok
     edit_json(folder / "preprocessor_config.json", image_processor_type="Sam")
     assert 'is "Sam"' in server.run(graph("changing-clip", detector=False, concepts="")).error
+
+
+def test_phrases_and_class_noun_are_typed_once(server: ComfyServer, models: Path) -> None:
+    vectors = torch.randn(1, 768, generator=torch.Generator().manual_seed(1)) * 0.0137
+    save_file({"a-boat": vectors}, str(server.base / "models" / "embeddings" / "a-boat.safetensors"))
+    half = {"y0": 0, "y1": 1}
+    boxes = [
+        {"phrase": "a embedding:my-boat boat", "x0": 0, "x1": 0.5, **half},
+        {"phrase": "a moon", "x0": 0.5, "x1": 1, **half},
+    ]
+    prompt = graph(prompt="", concepts="", layout=["layout", 0], concept=["word", 0]) | {
+        "checkpoint": node("CheckpointLoaderSimple", ckpt_name="tiny.safetensors"),
+        "word": node(
+            "CompInvAdjustEmbedding", clip=["checkpoint", 1], embedding="a-boat.safetensors", superclass="boat",
+            strength=0.0, filename="my-boat",
+        ),
+        "layout": node(
+            "CompInvLayoutFromBoxes", phrases="a embedding:my-boat boat\na moon", width=64, height=64,
+            boxes=json.dumps(boxes),
+        ),
+    }  # fmt: skip
+    before = set(reports(server))
+    result = server.run(prompt)
+    assert result.ok, result
+    ((_, report),) = ((name, each) for name, each in reports(server).items() if name not in before)
+    assert report["prompts"] == ["a boat and a moon"]
+    assert report["settings"]["concepts"] == ["a boat", "a moon"]
+    assert [row["counts"] for row in report["rows"]] == [{"a boat": 1, "a moon": 1}, {"a boat": 0, "a moon": 1}]
