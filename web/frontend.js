@@ -186,10 +186,10 @@ export function sourceOf(node, name) {
 }
 
 /** What an input will get, as far as that stands in a widget: its own, or the one of the node behind it. Else null. */
-export function valueOf(node, name) {
+export function valueOf(node, name, type = "string") {
     const source = sourceOf(node, name);
     if (source) {
-        const texts = (source.widgets ?? []).filter((widget) => typeof widget.value === "string");
+        const texts = (source.widgets ?? []).filter((widget) => typeof widget.value === type);
         return texts.length === 1 ? texts[0].value : null;
     }
     return widgetOf(node, name)?.value ?? null;

@@ -64,7 +64,7 @@ class LayoutCanvas {
     /** Everything that the canvas shows, so that it is drawn again when any of it changes. */
     read() {
         const { node } = this;
-        const known = (side, i) => valueOf(node, side) ?? this.size?.[i] ?? widgetOf(node, side)?.value;
+        const known = (side, i) => valueOf(node, side, "number") ?? this.size?.[i] ?? widgetOf(node, side)?.value;
         const size = ["width", "height"].map(known);
         const { drawn, fault } = drawnOn(node);
         const text = valueOf(node, "phrases");

@@ -59,7 +59,8 @@ def tokens_caught(question: dict[str, Any]) -> dict[str, Any]:
     owner = {position: phrases.index(span.phrase) for span in spans for position in span.by_encoder[0]}
     said = [f"The phrase {quoted(phrase)} is given twice." for phrase in phrases if phrase not in once.values()]
     said += [_sentence(found) for found in caught if isinstance(found, UserError)]
-    said += [f"The embedding {quoted(word.name)} takes no effect: {word.reason}." for word in reading.dropped]
+    unsaid = [word for word in reading.dropped if quoted(word.name) not in " ".join(said)]
+    said += [f"The embedding {quoted(word.name)} takes no effect: {word.reason}." for word in unsaid]
     if _CHOICES.search(text):
         said.append("The chips show the text as it is typed; choices and wildcards are replaced when it is queued.")
     chunks = _chunks(clip, reading.encoders[0], owner)
