@@ -54,15 +54,9 @@ def test_a_word_of_photos_of_several_sizes_has_vectors_for_both_text_encoders(tr
 
 
 def test_the_composing_template_guides_the_word(trained: ComfyServer) -> None:
-    prompt = template(trained, "02-compose-with-boxes-sdxl", KSampler={"steps": 2})
-    canvas = prompt[graph.find(prompt, "CreateBoundingBoxes")]["inputs"]
-    factor = SIDE / canvas["width"]
-    boxes = [
-        {key: value * factor if isinstance(value, int) else value for key, value in box.items()}
-        for box in canvas["editor_state"]["__value__"]
-    ]
-    small = {"width": SIDE, "height": SIDE, "editor_state": {"__value__": boxes}}
-    guided = graph.changed(prompt, CreateBoundingBoxes=small, CompInvApplyLayoutGuidance={"guided_share": 1.0})
+    small = {"KSampler": {"steps": 2}, "PrimitiveInt": {"value": SIDE}}
+    prompt = template(trained, "02-compose-with-boxes-sdxl", **small)
+    guided = graph.changed(prompt, CompInvApplyLayoutGuidance={"guided_share": 1.0})
     plain = graph.changed(guided, CompInvApplyLayoutGuidance={"strength": 0.0})
     pictures = []
     for each in (guided, plain):

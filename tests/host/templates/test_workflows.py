@@ -62,16 +62,10 @@ def test_training_template_shows_loss_and_pictures(trained: tuple) -> None:
 def composing(sd1_checkpoint: str, object_info: dict, trained: tuple) -> graph.Prompt:
     """The second template, with the word learned by the first."""
     prompt, _ = template("02-compose-with-boxes", object_info)
-    canvas = prompt[graph.find(prompt, "CreateBoundingBoxes")]["inputs"]
-    factor = SIDE / canvas["width"]
-    boxes = [
-        {key: value * factor if isinstance(value, int) else value for key, value in box.items()}
-        for box in canvas["editor_state"]["__value__"]
-    ]
     return graph.changed(
         prompt,
         CheckpointLoaderSimple={"ckpt_name": sd1_checkpoint},
-        CreateBoundingBoxes={"width": SIDE, "height": SIDE, "editor_state": {"__value__": boxes}},
+        PrimitiveInt={"value": SIDE},
         EmptyLatentImage={"batch_size": 2},
         KSampler={"steps": 3},
     )
@@ -93,10 +87,11 @@ def test_composing_template_guides(server: ComfyServer, composing: graph.Prompt)
 
 
 def test_the_learned_word_reaches_the_pictures(server: ComfyServer, composing: graph.Prompt) -> None:
+    boxes = composing[graph.find(composing, "CompInvLayoutFromBoxes")]["inputs"]["boxes"]
     without = graph.changed(
         composing,
         CompInvApplyLayoutGuidance={"text": "cat and a ball", "strength": 0.0},
-        CompInvLayoutFromBoxes={"phrases": "cat\na ball"},
+        CompInvLayoutFromBoxes={"phrases": "cat\na ball", "boxes": boxes.replace("embedding:my-cat cat", "cat")},
     )
     with_word = graph.changed(composing, CompInvApplyLayoutGuidance={"strength": 0.0})
 

@@ -31,10 +31,8 @@ A word of Stable Diffusion 1 is of no use here, and this one of none there. Go o
 COMPOSE_NOTE = """## Put a learned concept beside something else, with Stable Diffusion XL
 
 1. Choose the same **SDXL** checkpoint as in *01-train-concept-sdxl*.
-2. Draw one box for each thing on the canvas. Its size is the size of the picture. The canvas is shown in the editor's \
-*Nodes 2.0* mode: switch it on in the menu behind ComfyUI's logo.
-3. *Layout From Boxes*: one phrase per line, in the order of the boxes. *Apply Layout Guidance*: the whole prompt. \
-Each phrase must stand in the prompt exactly as written.
+2. *Layout From Boxes*: write one phrase per line, and draw a box for each on the node.
+3. *Apply Layout Guidance*: write the whole prompt. The chips show which of its tokens each phrase catches.
 
 Sizes and crop for SDXL, or a text of its own for each text encoder, come from *CLIP Text Encode (SDXL)*: connect it \
 to `conditioning`, and give `text` the text that holds the phrases.
@@ -84,6 +82,8 @@ def _for_sdxl(workflow: Mapping[str, Node], note: str) -> dict[str, Node]:
             box |= {side: factor * box[side] for side in ("x", "y", "width", "height")}
         if "width" in widgets:
             widgets |= {"width": SIDE, "height": SIDE}
+        if kind == "PrimitiveInt":
+            widgets["value"] = SIDE
         for name, value in widgets.items():
             # The photos keep their names, and a note is written for the family already.
             if isinstance(value, str) and name not in ("image", ""):
