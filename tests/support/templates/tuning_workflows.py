@@ -212,7 +212,7 @@ TWO_CONCEPTS: dict[str, Node] = {
     "phrases": (
         "StringReplace",
         "A phrase a line",
-        (1540, 660),
+        (1540, 720),
         (400, 200),
         {"find": " and ", "replace": "\n"},
         {"string": ("train", 4)},
@@ -234,7 +234,7 @@ TWO_CONCEPTS: dict[str, Node] = {
         "CompInvApplyLayoutGuidance",
         "",
         (1540, 0),
-        (400, 560),
+        (400, 620),
         {},
         {"model": ("train", 0), "clip": ("checkpoint", 1), "text": ("train", 4), "layout": ("layout", 0)},
     ),
