@@ -84,7 +84,29 @@ export function panel(node, name, element, height) {
         setValue: () => {},
     });
     widget.serialize = false;
+    // Undo makes nodes anew, and the Vue renderer goes on showing the element of the node that was there before.
+    whileInGraph(node, () => {
+        const key = `${node.graph?.id}:${node.id}:${name}`;
+        const before = shown.get(key)?.deref();
+        if (!element.isConnected && before?.isConnected) before.replaceWith(element);
+        if (element.isConnected) shown.set(key, new WeakRef(element));
+    });
     return widget;
+}
+const shown = new Map();
+
+function whileInGraph(node, look) {
+    let timer = null;
+    const { onAdded, onRemoved } = node;
+    node.onAdded = function (...given) {
+        onAdded?.apply(this, given);
+        timer ??= setInterval(look, 150);
+    };
+    node.onRemoved = function (...given) {
+        clearInterval(timer);
+        timer = null;
+        onRemoved?.apply(this, given);
+    };
 }
 
 /** Give an element of ours another least height, and the node the one that it needs then. */
@@ -117,42 +139,14 @@ export function hide(node, name) {
  * is in a graph: links, undo, typing and other nodes all change it, and no event tells of all of them.
  */
 export function watch(node, read, changed) {
-    let timer = null;
     let told = null;
     let last = null;
-    const look = () => {
+    whileInGraph(node, () => {
         const value = read();
         const now = JSON.stringify(value);
         if (now === last && now !== told) changed(value, (told = now));
         last = now;
-    };
-    const { onAdded, onRemoved } = node;
-    node.onAdded = function (...given) {
-        onAdded?.apply(this, given);
-        timer ??= setInterval(look, 150);
-    };
-    node.onRemoved = function (...given) {
-        clearInterval(timer);
-        timer = null;
-        onRemoved?.apply(this, given);
-    };
-}
-
-/** Take a panel off a node again. */
-export function dropPanel(node, name) {
-    const index = node.widgets?.findIndex((widget) => widget.name === name && widget.type === "compinv") ?? -1;
-    if (index < 0) return;
-    node.widgets[index].onRemove?.();
-    node.widgets.splice(index, 1);
-    node.graph?.setDirtyCanvas(true, true);
-}
-
-/** Make a node as large as what is on it needs, and never smaller; returns by how much it has grown. */
-export function grow(node) {
-    const [width, height] = node.size, needed = node.computeSize();
-    node.setSize([Math.max(width, needed[0]), Math.max(height, needed[1])]);
-    node.graph?.setDirtyCanvas(true, true);
-    return node.size[1] - height;
+    });
 }
 
 export const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name);

@@ -153,7 +153,9 @@ def test_boxes_are_drawn_moved_and_kept(page: browser.Page, server: ComfyServer,
     page.evaluate("() => document.activeElement.blur()")
     page.keyboard.press("Control+z")
     page.wait_for_function(f"([kind, text]) => ({VALUE})(kind) === text", arg=[FROM_BOXES, kept(first, FROM_BOXES)])
+    # What is shown is the node that undo made anew.
     wait_for_boxes(page, 2)
+    page.locator(f".compinv-box[aria-label^='a cat: {round(100 * drawn['a cat'][0])} %']").wait_for(timeout=30_000)
 
 
 def test_edges_keys_names_and_buttons(page: browser.Page) -> None:
