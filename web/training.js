@@ -52,7 +52,7 @@ class View {
         try {
             if (name) this.show(await ask("run", { method, name, joint }));
         } catch (error) {
-            this.show({ text: error.message, curves: [], saved: [] });
+            this.show({ run: "", text: error.message, curves: [], saved: [] });
         }
     }
 
@@ -62,7 +62,8 @@ class View {
         if (!name || told.run.split(/[+.]/)[0] === name) this.show(told);
     }
 
-    show({ text, curves, saved }) {
+    show({ run, text, curves, saved }) {
+        this.root.dataset.run = run;
         // The rest of a running training's text is what the host shows under the node.
         this.text.textContent = this.text.title = text.split("\n")[0];
         this.draw(curves.filter(({ points }) => points.length > 1));

@@ -147,7 +147,7 @@ def test_a_training_is_seen_stopped_reloaded_and_a_step_of_it_chosen(
 
     page.evaluate(LOOK, 0.5)
     # A saved step is chosen by the keyboard, taken back, chosen again, and used from within a subgraph.
-    button = page.locator(f".compinv-training button[data-step='{step}']:visible").first
+    button = page.locator(f".compinv-training[data-run='{first}'] button[data-step='{step}']")
     button.focus()
     page.keyboard.press("Enter")
     assert page.evaluate(SAVED_STEP, first) == step and page.evaluate(SHOWN, first)["chosen"] == [step]
