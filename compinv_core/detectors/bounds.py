@@ -39,15 +39,6 @@ def plain_data(value: Any) -> Any:
     return copied(value, 0)
 
 
-def plain_tensor(tensor: torch.Tensor) -> bool:
-    """Tell whether a tensor is what a weight is: numbers that all stand in the file, each once."""
-    if tensor.is_quantized or tensor.layout is not torch.strided or tensor.device.type != "cpu":
-        return False
-    if tensor.is_complex() or type(tensor) not in (torch.Tensor, torch.nn.Parameter):
-        return False
-    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
-
-
 class MemoryBudget(TorchFunctionMode):
     """Stops the building of a network that would allocate far more than its weights take.
 

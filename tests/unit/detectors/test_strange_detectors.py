@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from compinv_core.basics.errors import UserError
-from compinv_core.detectors.bounds import MemoryBudget, plain_data, plain_tensor
+from compinv_core.basics.tensor_file import plain_tensor
+from compinv_core.detectors.bounds import MemoryBudget, plain_data
 from compinv_core.detectors.detr import load_detr
 from compinv_core.detectors.yolo import load_yolo
 from support.models import detector_files
