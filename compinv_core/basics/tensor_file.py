@@ -1,4 +1,4 @@
-"""Tensors in files: one writer, which turns equal contents into equal bytes, one reader, and one of PyTorch's own files.
+"""Tensors in files: one writer, which turns equal contents into equal bytes, one reader, and one for PyTorch's files.
 
 The library's own writer puts the metadata in an order of chance, and leaves temporary files of its own naming when it
 is killed; so the few lines that the format takes are written here. Reading is the library's.

@@ -59,7 +59,9 @@ def clip() -> Any:
 
 
 def make_embedding(folder: Path) -> None:
-    save_file({"<word>": torch.rand(2, 768)}, folder / "word.safetensors", {"compinv_version": "1", "superclass": "cat"})
+    save_file(
+        {"<word>": torch.rand(2, 768)}, folder / "word.safetensors", {"compinv_version": "1", "superclass": "cat"}
+    )
 
 
 def make_embedding_xl(folder: Path) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 TEXTS = (
-    "", " ", "a", "cat", "../../up", "/etc/passwd", "a\0b", "猫 🐈‍⬛", "\ud800", "x" * 10_000, "a\nb", "{}", "{0}", "{0.__class__}",
+    "", " ", "a", "cat", "../../up",
+    "/etc/passwd", "a\0b", "猫 🐈‍⬛", "\ud800", "x" * 10_000, "a\nb", "{}", "{0}", "{0.__class__}",
     "%s%n", "<script>", "con", "NaN", "1e999", "embedding:nowhere", "((((", "))):1.2)", "\u202e", "a\u0301" * 50,
 )  # fmt: skip
 NUMBERS = (
@@ -53,7 +54,9 @@ def changed(content: Any, rng: random.Random) -> Any:
             holder[rng.choice(TEXTS)] = holder.pop(key)
         elif way == 3:
             other, place = rng.choice(places)
-            holder[key] = copy.deepcopy(other.get(place) if isinstance(other, dict) else other[min(place, len(other) - 1)])
+            holder[key] = copy.deepcopy(
+                other.get(place) if isinstance(other, dict) else other[min(place, len(other) - 1)]
+            )
         elif way == 4 and isinstance(holder[key], (int, float)) and not isinstance(holder[key], bool):
             number = holder[key] if math.isfinite(holder[key]) else 1
             holder[key] = rng.choice((-number, number + 1, number * 1000, number / 3, str(number)))
@@ -70,7 +73,7 @@ def _places(content: Any) -> Any:
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
-    """Return bytes with some of them flipped, cut, repeated, moved or replaced; mostly near the beginning or the end."""
+    """Return bytes with some of them flipped, cut, repeated, moved or replaced; mostly near an end."""
     if not data:
         return rng.randbytes(20)
     changed = bytearray(data)
@@ -78,7 +81,9 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
         length = len(changed)
         if not length:
             break
-        at = rng.choice((rng.randrange(length), rng.randrange(min(length, 400)), length - 1 - rng.randrange(min(length, 200))))
+        at = rng.choice(
+            (rng.randrange(length), rng.randrange(min(length, 400)), length - 1 - rng.randrange(min(length, 200)))
+        )
         size = rng.choice((1, 1, 2, 8, 64, 1000))
         way = rng.randrange(6)
         if way == 0:
@@ -103,7 +108,9 @@ def damaged_json(path: Path, rng: random.Random) -> None:
     if way == 0:
         path.write_bytes(damaged(text, rng))
     elif way == 1:
-        path.write_bytes(rng.choice((b"", b"null", b"[]", b"[" * 100_000, b'{"a":' * 50_000, b"\xff\xfe{}", b"0" * 5000)))
+        path.write_bytes(
+            rng.choice((b"", b"null", b"[]", b"[" * 100_000, b'{"a":' * 50_000, b"\xff\xfe{}", b"0" * 5000))
+        )
     else:
         path.write_bytes(json.dumps(changed(json.loads(text), rng)).encode())
 
@@ -168,5 +175,10 @@ def damaged_archive(path: Path, rng: random.Random) -> None:
 
 def damage_of(path: Path) -> Callable[[Path, random.Random], None]:
     """Return what damages a file of this ending."""
-    endings = {".json": damaged_json, ".safetensors": damaged_safetensors, ".pt": damaged_archive, ".bin": damaged_archive}
+    endings = {
+        ".json": damaged_json,
+        ".safetensors": damaged_safetensors,
+        ".pt": damaged_archive,
+        ".bin": damaged_archive,
+    }
     return endings.get(path.suffix, lambda path, rng: path.write_bytes(damaged(path.read_bytes(), rng)))

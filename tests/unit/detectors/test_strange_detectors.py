@@ -144,6 +144,8 @@ def test_settings_that_never_end_are_refused(tmp_path: Path, make: Callable[[Pat
         ({"image_processor_type": "CLIPImageProcessor"}, "where a DETR has DetrImageProcessor"),
         ({"size": "large"}, "make no sense"),
         ({"size": {"shortest_edge": 10**6, "longest_edge": 10**6}}, "make no sense"),
+        ({"pad_size": {"height": 10**6, "width": 10**6}}, "make no sense"),
+        ({"image_processor_type": ["DetrImageProcessor"]}, "where a DETR has DetrImageProcessor"),
         ({"image_mean": "none"}, "make no sense"),
         ({"image_std": [1, 1]}, "make no sense"),
         ({"resample": 99}, "make no sense"),
