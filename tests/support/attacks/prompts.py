@@ -22,8 +22,8 @@ WIDE, MISSING = {"wide": 2}, ("nowhere", "gone", "no/where")
 
 WORDS = (
     "cat", "a", "the", "red", "ball", "Dog", "xylophonist", "café", "naïve", "Mädchen", "teddy bear", "t-shirt",
-    "u.s.",
-    "cat's", "3d", "1girl", "猫", "🐈", "👩‍🚀", "sitting", "on", "grass", "BREAK", "AND", "antidisestablishmentarianism",
+    "u.s.", "cat's", "3d", "1girl", "猫", "🐈", "👩‍🚀", "sitting", "on", "grass", "BREAK", "AND",
+    "antidisestablishmentarianism",
 )  # fmt: skip
 NOUNS = ("cat", "ball", "xylophonist", "café", "teddy bear", "Dog", "猫", "t-shirt")
 MARKS = (",", ".", "!", "?", ";", ":", "...", "-", "'", '"', "…", "–", "、", r"\(", r"\)")
