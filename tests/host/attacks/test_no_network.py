@@ -1,4 +1,4 @@
-"""Nothing asks the network unless a person chose a download: a server that may only talk to this machine does it all."""
+"""Nothing asks the network unless a person chose a download: a server that may only talk to itself does it all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.server import ComfyServer
 from support.templates import graph
 
 # Python imports a module of this name at its start.
-FORBIDDING = '''
+FORBIDDING = """
 import os, socket, sys, traceback
 os.environ.pop("HF_HUB_OFFLINE", None)
 HERE = ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "", None)
@@ -36,7 +36,7 @@ def forbid(event, arguments):
 
 
 sys.addaudithook(forbid)
-'''
+"""
 
 
 @pytest.fixture

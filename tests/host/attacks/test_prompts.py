@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import Counter
 from typing import Any
@@ -29,9 +30,11 @@ def clip() -> Any:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_tokens_of_phrases_are_those_of_an_independent_reading(clip: Any) -> None:
+def test_the_tokens_of_phrases_are_those_of_an_independent_reading(clip: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from compinv_core.host.text.spans import find_spans
 
+    # Thousands of warnings of missing embeddings.
+    monkeypatch.setattr(logging.root.manager, "disable", logging.WARNING)
     seen: Counter[str] = Counter()
     for seed in seeds(COUNT, COUNT):
         prompt = prompts.generated(random.Random(seed))

@@ -13,8 +13,10 @@ from . import mutations, prompts
 _SIDES = (1, 2, 7, 8, 24, 64, 65)
 # What takes long where it is large is drawn small, or out of its range.
 _COSTLY = {
-    "steps": (0, 1, 2, -1), "epochs": (0, 1, 2), "num_class_images": (0, 1, 2), "pairs": (0, 1, 2), "images_per_pair": (0, 1, 2),
-    "guided_steps": (0, 1, 3), "max_iterations": (0, 1, 3), "batch_size": (0, 1, 2, 3), "gradient_accumulation": (0, 1, 2),
+    "steps": (0, 1, 2, -1), "epochs": (0, 1, 2), "num_class_images": (0, 1, 2), "pairs": (0, 1, 2),
+    "images_per_pair": (0, 1, 2),
+    "guided_steps": (0, 1, 3), "max_iterations": (0, 1, 3), "batch_size": (0, 1, 2, 3),
+    "gradient_accumulation": (0, 1, 2),
     "num_vectors": (0, 1, 3, 75, 76), "preview_every": (0, 1), "save_every": (0, 1, -1),
 }  # fmt: skip
 
@@ -26,11 +28,12 @@ def odd(declared: Any, rng: random.Random) -> Any:
         numbers = [int(number) for number in mutations.NUMBERS if math.isfinite(number) and number < 2**64]
         return rng.choice(_COSTLY.get(declared.id, (declared.min, declared.max, *numbers)))
     if kind == "FLOAT":
-        return float(rng.choice([number for number in mutations.NUMBERS if abs(number) < 1e309]))
+        return float(rng.choice([number for number in mutations.NUMBERS if abs(number) != 10**400]))
     if kind == "BOOLEAN":
         return rng.random() < 0.5
     if kind == "COMBO":
-        return rng.choice((*declared.options, *mutations.TEXTS))
+        # Those with a slash are downloaded.
+        return rng.choice((*(each for each in declared.options if "/" not in each), *mutations.TEXTS))
     if kind == "STRING":
         return _text(rng)
     if kind in ("BOUNDING_BOX", "ARRAY"):
