@@ -57,10 +57,10 @@ def mixed(number: int, run: str) -> Prompt:
         prompt["photo"] = node("LoadImage", image="my-cat-1.png")
         prompt["learned"] = node(
             "CompInvTrainConcept", model=model, clip=["checkpoint", 1], vae=["checkpoint", 2], images=["photo", 0],
-            name=f"{run}-{number}", superclass="cat", init_word="", num_vectors=1, steps=2, batch_size=1, learning_rate=0.01,
-            anchor_weight=0.95, max_active_anchors=4, recode_every=100, sparse_coder="nn_omp", anchor_reduction="seq_mean",
-            template="object", preview_every=0, preview_prompt="a photo of {}", save_every=100, resume=True, seed=number,
-            preset="paper",
+            name=f"{run}-{number}", superclass="cat", init_word="", num_vectors=1, steps=2, batch_size=1,
+            learning_rate=0.01, anchor_weight=0.95, max_active_anchors=4, recode_every=100, sparse_coder="nn_omp",
+            anchor_reduction="seq_mean", template="object", preview_every=0, preview_prompt="a photo of {}",
+            save_every=100, resume=True, seed=number, preset="paper",
         )  # fmt: skip
         prompt["words"] = node("StringConcatenate", string_a=["learned", 1], string_b="cat and a ball", delimiter=" ")
         prompt["encoded"]["inputs"]["text"] = ["words", 0]

@@ -154,7 +154,8 @@ def page(outcomes: list[Outcome]) -> str:
 
 Every node of ComfyUI that takes a MODEL and gives one, with its defaults, in the same graph as *Apply Layout Guidance*:
 before it, and behind it. *Yes* says that the picture is finite, that guidance changes it, and that at strength 0 it is
-the picture without guidance, bit for bit. `python tests/support/attacks/patching.py` writes this page, on random weights.
+the picture without guidance, bit for bit. `python tests/support/attacks/patching.py` writes this page,
+on random weights.
 
 | Node | before | behind |
 |---|---|---|
