@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from typing import Any
 
@@ -25,7 +24,7 @@ def odd(declared: Any, rng: random.Random) -> Any:
     """Return a value of the type of an input, in or out of its range."""
     kind = declared.io_type
     if kind == "INT":
-        numbers = [int(number) for number in mutations.NUMBERS if math.isfinite(number) and number < 2**64]
+        numbers = [number for number in mutations.NUMBERS if isinstance(number, int) and number <= 2**64]
         return rng.choice(_COSTLY.get(declared.id, (declared.min, declared.max, *numbers)))
     if kind == "FLOAT":
         return float(rng.choice([number for number in mutations.NUMBERS if abs(number) != 10**400]))
