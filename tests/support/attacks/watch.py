@@ -74,8 +74,12 @@ def answer(call: Callable[[], Any], folder: Path | None = None) -> str:
             sentence = str(error)
     assert not faults, faults
     assert folder is None or _listing(folder.parent) == neighbours
-    assert not sentence or re.fullmatch(r"[^\n]{10,700}[.)]", sentence), sentence
-    assert sentence.isprintable(), sentence
+    return answer_of(sentence) if sentence else ""
+
+
+def answer_of(sentence: str) -> str:
+    """Return a sentence if it is one: of one line, legible, of a length that can be read."""
+    assert re.fullmatch(r".{10,700}[.)]", sentence) and sentence.isprintable(), sentence
     return sentence
 
 
