@@ -90,7 +90,7 @@ def may_mount() -> bool:
 
 
 @pytest.mark.skipif(not may_mount(), reason="needs Linux, where a person may mount a disk for a program alone")
-@pytest.mark.parametrize("name", jobs.JOBS)
+@pytest.mark.parametrize("name", jobs.SOME)
 def test_a_disk_in_trouble_gets_a_sentence_and_the_work_goes_on_later(tmp_path: Path, name: str) -> None:
     script = SCRIPT.format(tests=str(locations.REPOSITORY / "tests"))
     command = ["unshare", "--mount", "--user", "--map-root-user", sys.executable, "-c", script, str(tmp_path), name]

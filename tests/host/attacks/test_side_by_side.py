@@ -19,7 +19,7 @@ from support.attacks.amounts import ALL
 from support.server import ComfyServer
 from support.templates.graph import Prompt
 
-COUNT = 20
+COUNT = 20 if ALL else 8
 # Those of other kinds of patches; all of them by command.
 SOME = (
     "FreeU_V2",

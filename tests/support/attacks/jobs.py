@@ -15,10 +15,13 @@ from typing import Any
 import torch
 
 from ..models.training_case import Loaded, anchored_run
+from .amounts import ALL
 
 STEPS = 6
 TRAININGS = ("textual_inversion", "custom_diffusion", "dreambooth")
 JOBS = (*TRAININGS, "collection")
+SOME = JOBS if ALL else ("textual_inversion", "collection")
+"""Those that take part in what takes long."""
 
 
 def job(name: str, loaded: Loaded, folder: Path, listen: Callable[[], None] = lambda: None) -> None:
