@@ -49,14 +49,28 @@ def queue(server: ComfyServer, prompt: Prompt) -> PromptResult | None:
     try:
         return server.run(prompt, timeout=600)
     except urllib.error.HTTPError as refusal:
-        assert refusal.code == 500 and f"custom_nodes/{PACK_FOLDER}" not in server.log[before:]
+        if refusal.code != 500 or f"custom_nodes/{PACK_FOLDER}" in server.log[before:]:
+            raise
         return None
+
+
+def sockets_are_linked(ours: object) -> bool:
+    """Tell whether no value stands in a link's place: the host hands on what is written there, to its own nodes too."""
+    nodes = ours.items() if isinstance(ours, dict) else ()
+    return not any(
+        isinstance(was, list) and not isinstance(each["inputs"].get(name, []), list)
+        for key, each in nodes
+        if isinstance(each, dict) and isinstance(each.get("inputs"), dict)
+        for name, was in OURS.get(key, {"inputs": {}})["inputs"].items()
+    )
 
 
 def test_damaged_prompts_are_refused_or_answered_and_the_server_goes_on(server: ComfyServer) -> None:
     answered = 0
     for seed in seeds(25, 500):
         ours = mutations.changed(OURS, random.Random(seed))
+        if not sockets_are_linked(ours):
+            continue
         result = queue(server, {**STOCK, **ours} if isinstance(ours, dict) else ours)
         # What fails in the host's own nodes is not ours to say.
         if result is not None and result.error_node.startswith("CompInv"):
