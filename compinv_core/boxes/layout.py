@@ -78,8 +78,8 @@ def check_size(width: int, height: int) -> None:
     """
     if not (1 <= width <= _LARGEST_SIDE and 1 <= height <= _LARGEST_SIDE):
         raise UserError(
-            f"The layout's picture is {quoted(width)[1:-1]}×{quoted(height)[1:-1]}; width and height must be at least 1 "
-            f"and at most {_LARGEST_SIDE}."
+            f"The layout's picture is {quoted(width)[1:-1]}×{quoted(height)[1:-1]}; width and height must be "
+            f"at least 1 and at most {_LARGEST_SIDE}."
         )
 
 
