@@ -112,6 +112,7 @@ NAMES = (
     "CompInvLoadDetector", "CompInvDetect", "CompInvLayoutFromBoxes", "CompInvCollectLayouts",
     "CompInvTrainLayoutPredictor", "CompInvSaveLayoutPredictor", "CompInvLoadLayoutPredictor", "CompInvPredictLayout",
     "CompInvApplyLayoutGuidance", "CompInvRecordAttention", "CompInvShowAttention", "CompInvEvaluateImages",
+    "CompInvLayoutFromMasks", "CompInvLayoutFromModel",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
@@ -33,6 +34,9 @@ def odd(declared: Any, rng: random.Random) -> Any:
     if kind == "COMBO":
         # Those with a slash are downloaded.
         return rng.choice((*(each for each in declared.options if "/" not in each), *mutations.TEXTS))
+    if kind == "STRING" and declared.id == "boxes" and rng.random() < 0.7:
+        drawn = [{"phrase": "a cat", "x0": 0.1, "y0": 0.2, "x1": 0.5, "y1": 0.9}]
+        return json.dumps(mutations.changed(drawn, rng))
     if kind == "STRING":
         return _text(rng)
     if kind in ("BOUNDING_BOX", "ARRAY"):
