@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench gpu reproduce
+.PHONY: help setup demo test fuzz oldest sums lint bench gpu reproduce
 
 help: ## Say what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 14
@@ -18,6 +18,15 @@ test: setup ## Run the whole test suite
 	@$(VENV_PYTHON) tests/support/chromium.py
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m pytest tests/unit tests/host tests/browser
+
+fuzz: setup ## Run every attack of tests/host/attacks; COMPINV_SEED=1000 for others
+	COMPINV_ATTACK=all $(VENV_PYTHON) -m pytest tests/host/attacks
+
+oldest: setup ## Run the unit tests with the oldest packages of requirements.txt
+	$(VENV_PYTHON) .ci/lower_bounds.py
+
+sums: ## Write the hashes of files that nobody reads, after changing some on purpose
+	git ls-files -- '*.safetensors' '*.pt' '*.png' '*.jpg' | LC_ALL=C sort | xargs sha256sum > SHA256SUMS
 
 lint: setup ## Run ruff and pyright
 	$(VENV_PYTHON) -m ruff check .

@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from ..compinv_core.basics.errors import UserError
 from ..compinv_core.boxes.drawing import draw_layout
 from ..compinv_core.boxes.drawn import as_drawn, read_drawn
 from ..compinv_core.boxes.layout import Layout
@@ -141,6 +142,8 @@ def ground_input() -> io.Image.Input:
 
 def ground(image: Any, width: int, height: int) -> dict[str, list]:
     """What `web/layout_canvas.js` draws the boxes on."""
+    if image is not None and (image.ndim != 4 or 0 in image.shape or image.shape[-1] not in (3, 4)):
+        raise UserError(f"`image` has the shape {tuple(image.shape)}; connect an IMAGE, in colours.")
     pictures = [] if image is None else ui.PreviewImage(image[:1]).as_dict()["images"]
     return {"compinv_size": [width, height], "compinv_picture": pictures}
 

@@ -26,7 +26,8 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # Windows' own numbers of a full disk, where other systems mean something else by them.
 _NO_ROOM_TEXT = _NO_ROOM | ({39, 112} if os.name == "nt" else set())
 _NOT_WRITABLE = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP}
+    # The last where the folder was removed meanwhile.
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENOENT}
 )
 
 _PREFIX = ".compinv-"
@@ -159,7 +160,7 @@ def _is_left_over(name: str, modified: float) -> bool:
 def _not_writable(folder: Path, error: OSError) -> UserError:
     return UserError(
         f"Nothing can be written to the folder {quoted(folder)} ({error.strerror}); give ComfyUI the right to write "
-        "there, move away a file that has a folder's name, or choose another folder."
+        "there, leave the folder where it is, move away a file that has a folder's name, or choose another folder."
     )
 
 

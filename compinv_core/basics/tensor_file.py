@@ -1,4 +1,4 @@
-"""Named tensors in a safetensors file: one writer, which turns equal contents into equal bytes, and one reader.
+"""Tensors in files: one writer, which turns equal contents into equal bytes, one reader, and one for PyTorch's files.
 
 The library's own writer puts the metadata in an order of chance, and leaves temporary files of its own naming when it
 is killed; so the few lines that the format takes are written here. Reading is the library's.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from .atomic_file import replacing
 from .errors import UserError, listed, quoted
+from .regular_file import check_regular
 
 _LENGTH_BYTES = _ALIGNMENT = 8
 _TYPES = {
@@ -150,6 +152,53 @@ def read_metadata(path: Path) -> dict[str, str]:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError):
         return {}
+
+
+def read_pickled(path: Path, largest: int, stand_ins: Iterable[Any] = ()) -> Any:
+    """Read a file of ``torch.save``, of which nothing is run.
+
+    Parameters
+    ----------
+    largest : int
+        Bytes.
+    stand_ins : iterable of (type, str)
+        What takes the place of a class or function that the file names; others are refused.
+
+    Raises
+    ------
+    ValueError
+        With the reason.
+    """
+    try:
+        check_regular(path, largest)
+        check_stored(path)
+        with torch.serialization.safe_globals(list(stand_ins)):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken pickle may raise anything
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+def check_stored(path: Path) -> None:
+    """Refuse an archive that unpacks to more than it is: PyTorch stores without compressing.
+
+    Raises
+    ------
+    ValueError
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > 2 * path.stat().st_size:
+            raise ValueError("it unpacks to more than it is")
+
+
+def plain_tensor(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor is what a weight is: numbers that all stand in the file, each once."""
+    if tensor.is_quantized or tensor.layout is not torch.strided or tensor.device.type != "cpu":
+        return False
+    if tensor.is_complex() or tensor.is_nested or type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _check_shapes(

@@ -32,7 +32,9 @@ def draw_layout(layout: Layout) -> torch.Tensor:
     letters = font(15)
     for index, (phrase, (x0, y0, x1, y1)) in enumerate(zip(layout.phrases, layout.boxes, strict=True)):
         colour = COLOURS[index % len(COLOURS)]
-        left, top, right, bottom = x0 * size[0], y0 * size[1], x1 * size[0] - 1, y1 * size[1] - 1
+        left, top = x0 * size[0], y0 * size[1]
+        # A box may be smaller than a pixel of the drawing.
+        right, bottom = max(left, x1 * size[0] - 1), max(top, y1 * size[1] - 1)
         draw.rectangle((left, top, right, bottom), outline=colour, width=3)
         text = fit_text(phrase, 15, right - left - 8)
         draw.rectangle((left, top, min(right, left + letters.getlength(text) + 8), top + 21), fill=colour)

@@ -18,6 +18,8 @@ from ..words.phrases import check_phrases
 
 Box = tuple[float, float, float, float]
 
+_LARGEST_SIDE = 16384
+
 
 @dataclass(frozen=True, eq=False)
 class Layout(ByContent):
@@ -47,8 +49,7 @@ class Layout(ByContent):
     masks: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.height < 1:
-            raise UserError(f"The layout's picture is {self.width}×{self.height}; width and height must be at least 1.")
+        check_size(self.width, self.height)
         if len(self.phrases) != len(self.boxes):
             raise UserError(
                 f"The layout has {len(self.phrases)} phrases and {len(self.boxes)} boxes; give one box per phrase."
@@ -66,6 +67,20 @@ class Layout(ByContent):
 
     def __len__(self) -> int:
         return len(self.phrases)
+
+
+def check_size(width: int, height: int) -> None:
+    """Refuse a size in pixels that no picture has.
+
+    Raises
+    ------
+    UserError
+    """
+    if not (1 <= width <= _LARGEST_SIDE and 1 <= height <= _LARGEST_SIDE):
+        raise UserError(
+            f"The layout's picture is {quoted(width)[1:-1]}×{quoted(height)[1:-1]}; width and height must be "
+            f"at least 1 and at most {_LARGEST_SIDE}."
+        )
 
 
 def box_masks(boxes: Sequence[Box], height: int, width: int, *, truncate: bool = False) -> torch.Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
+from ..basics.errors import UserError
 from .layout import Box, Layout, box_masks, crop_box
 
 Place = Box | torch.Tensor
@@ -55,6 +56,11 @@ def layout_from_masks(masks: torch.Tensor, phrases: Sequence[str]) -> Layout:
     """
     with torch.inference_mode(False):
         masks = masks.detach().float().cpu().clone()
+        masks = masks[None] if masks.ndim == 2 else masks
+    if masks.ndim != 3 or not masks.numel() or not masks.isfinite().all():
+        raise UserError(
+            f"`masks` has the shape {tuple(masks.shape)}, or holds NaN or infinity; connect one mask for each phrase."
+        )
     # What an empty mask is surrounded by does not matter: the layout refuses it.
     boxes = tuple(bounding_box(mask) if mask.any() else _EVERYWHERE for mask in masks)[: len(phrases)]
     boxes += (_EVERYWHERE,) * (len(phrases) - len(boxes))

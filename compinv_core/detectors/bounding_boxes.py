@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ..basics.errors import UserError, listed, quoted, remark
-from ..boxes.layout import Box, Layout
+from ..boxes.layout import Box, Layout, check_size
 from ..words.nouns import same_head, same_noun
 from ..words.phrases import check_phrases, same_text, same_words
 from .detections import Detection
@@ -45,6 +45,7 @@ def layout_from_bounding_boxes(
         When a box that is used is malformed, empty or outside the picture, a phrase is repeated or has no box, or a box
         without a label has no phrase.
     """
+    check_size(width, height)
     frame, drawn = _first_frame(bboxes), drawn or {}
     phrases = tuple(phrases)
     check_phrases(phrases)

@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 LARGEST_FILE = 4 << 30
 """Bytes of a detector."""
 
+_LARGEST_SIDE = 4096
 _SPARE_BYTES = 256 << 20
 _DEEPEST, _MOST_VALUES = 32, 100_000
 
@@ -39,13 +40,18 @@ def plain_data(value: Any) -> Any:
     return copied(value, 0)
 
 
-def plain_tensor(tensor: torch.Tensor) -> bool:
-    """Tell whether a tensor is what a weight is: numbers that all stand in the file, each once."""
-    if tensor.is_quantized or tensor.layout is not torch.strided or tensor.device.type != "cpu":
-        return False
-    if tensor.is_complex() or type(tensor) not in (torch.Tensor, torch.nn.Parameter):
-        return False
-    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+def check_sides(processor: Any) -> None:
+    """Refuse an image processor of `transformers` that makes pictures of no sensible size.
+
+    Raises
+    ------
+    ValueError
+    """
+    for name in ("size", "crop_size", "pad_size"):
+        size = getattr(processor, name, None)
+        numbers = [] if size is None else list(dict(size).values())
+        if not all(number is None or (isinstance(number, int) and 1 <= number <= _LARGEST_SIDE) for number in numbers):
+            raise ValueError(f"{name} {dict(size)}")
 
 
 class MemoryBudget(TorchFunctionMode):

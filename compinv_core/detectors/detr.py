@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..basics.content import ByContent
 from ..basics.errors import UserError, quoted
-from .bounds import MemoryBudget
+from .bounds import MemoryBudget, check_sides
 from .detections import Detection, sorted_detections
 from .detr_checkpoint import PROCESSOR_FILE, DetrCheckpoint, read_detr_checkpoint
 
@@ -20,7 +20,6 @@ from .detr_checkpoint import PROCESSOR_FILE, DetrCheckpoint, read_detr_checkpoin
 _NO_CLASS = "N/A"
 # Pictures are looked at with a shorter side of 800 pixels, which takes about 1 GB for this many.
 _BATCH = 4
-_LARGEST_SIDE = 4096
 # Their settings are DETR's own.
 _PROCESSORS = {"DetrImageProcessor", "DetrImageProcessorFast", "DetrImageProcessorPil", "DetrFeatureExtractor"}
 _IGNORED = {"auto_map", "processor_class"}
@@ -127,14 +126,14 @@ def _image_processor(checkpoint: DetrCheckpoint, folder: Path) -> Any:
 
     settings: dict[str, Any] = dict(checkpoint.processor or {})
     kind = settings.pop("image_processor_type", settings.pop("feature_extractor_type", None)) or "DetrImageProcessor"
-    if kind not in _PROCESSORS:
+    if str(kind) not in _PROCESSORS:
         raise UserError(
             f"The processor of {folder.name} is {quoted(kind)}, where a DETR has DetrImageProcessor; correct "
             f"{PROCESSOR_FILE}, or remove it for DETR's own."
         )
     try:
         processor: Any = DetrImageProcessor.from_dict({key: settings[key] for key in settings if key not in _IGNORED})
-        _check_size(processor.size)
+        check_sides(processor)
         inputs = _prepared(processor, [torch.zeros(3, 16, 24)])
         if inputs["pixel_values"].ndim != 4 or inputs["pixel_mask"].ndim != 3:
             raise ValueError("pictures in another form")
@@ -144,12 +143,6 @@ def _image_processor(checkpoint: DetrCheckpoint, folder: Path) -> Any:
             "or remove that file for DETR's own."
         ) from error
     return processor
-
-
-def _check_size(size: Any) -> None:
-    numbers = list(dict(size).values())
-    if not all(number is None or (isinstance(number, int) and 1 <= number <= _LARGEST_SIDE) for number in numbers):
-        raise ValueError(f"size {dict(size)}")
 
 
 def _prepared(processor: Any, pictures: list[Tensor]) -> Any:

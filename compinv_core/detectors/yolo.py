@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from ..basics.content import ByContent
@@ -108,10 +109,11 @@ def load_yolo(path: Path, name: str, threshold: float, settings_folder: Path) ->
 
 @contextmanager
 def quiet_ultralytics(settings_folder: Path) -> Iterator[None]:
-    """Import ultralytics so that it looks for no network, installs nothing, and reports nothing.
+    """Import ultralytics so that it looks for no network, installs nothing, reports nothing, and changes no library.
 
-    The environment is as before afterwards. Where another part of the process has imported ultralytics already, its
-    settings stay as they are.
+    The environment is as before afterwards, and so are the functions of other libraries that it replaces: its
+    ``PIL.Image.open`` would install a package where a picture is broken. Where another part of the process has imported
+    ultralytics already, its settings stay as they are.
 
     Parameters
     ----------
@@ -127,6 +129,7 @@ def quiet_ultralytics(settings_folder: Path) -> Iterator[None]:
     before = dict(os.environ)
     os.environ.update(YOLO_OFFLINE="true", YOLO_AUTOINSTALL="false")
     os.environ.setdefault("YOLO_CONFIG_DIR", str(settings_folder))
+    opening, saving = Image.open, torch.save
     try:
         first = "ultralytics" not in sys.modules
         try:
@@ -140,6 +143,8 @@ def quiet_ultralytics(settings_folder: Path) -> Iterator[None]:
                 f"YOLO detectors need the package ultralytics, which cannot be imported ({error}); type: "
                 f'"{sys.executable}" -m pip install -r "{REQUIREMENTS}"'
             ) from error
+        finally:
+            Image.open, torch.save = opening, saving
         yield
     finally:
         for key in set(os.environ) - set(before):

@@ -9,7 +9,6 @@ kept are tensors, the network's description and its class names; `yolo` builds a
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,8 @@ from torch import Tensor
 
 from ..basics.errors import UserError, listed, quoted
 from ..basics.regular_file import check_regular
-from .bounds import LARGEST_FILE, plain_data, plain_tensor
+from ..basics.tensor_file import check_stored, plain_tensor, read_pickled
+from .bounds import LARGEST_FILE, plain_data
 
 DEFAULT_IMAGE_SIZE = 640
 """Side in pixels that ultralytics trains with unless told otherwise."""
@@ -100,9 +100,8 @@ def read_yolo_checkpoint(path: Path) -> YoloCheckpoint:
         (type(name.rpartition(".")[2], (_StandIn,), {"__module__": "stand_in"}), name) for name in names
     ]
     try:
-        with torch.serialization.safe_globals(stand_ins):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken pickle may raise anything
+        content = read_pickled(path, LARGEST_FILE, stand_ins)
+    except ValueError as error:
         raise _not_yolo(path) from error
     classes: dict[Any, str] = dict(stand_ins)
     network = _network(content)
@@ -129,7 +128,7 @@ def _foreign_names(path: Path) -> list[str]:
     """Names in the pickle that are no tensors; refuses those that no YOLO file has."""
     try:
         check_regular(path, LARGEST_FILE)
-        _check_archive(path)
+        check_stored(path)
         names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception as error:  # a file of another kind may raise anything
         raise _not_yolo(path) from error
@@ -153,15 +152,6 @@ def _network(content: Any) -> _StandIn | None:
     # The moving average, where there is one, is what ultralytics itself would use.
     candidates = (content.get("ema"), content.get("model"))
     return next((candidate for candidate in candidates if isinstance(candidate, _StandIn)), None)
-
-
-def _check_archive(path: Path) -> None:
-    """Refuse an archive that unpacks to more than it is: PyTorch stores without compressing."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > 2 * path.stat().st_size:
-            raise ValueError("it unpacks to more than it is")
 
 
 def _weights(network: _StandIn) -> dict[str, Tensor]:

@@ -106,8 +106,8 @@ class Family:
     others: tuple[type, ...] = ()
 
     @classmethod
-    def of(cls, node_name: str, model: ModelPatcher | None = None, clip: CLIP | None = None) -> Family:
-        """Recognise the family of a MODEL, a CLIP, or both, which then have to be of the same one.
+    def of(cls, node_name: str, model: ModelPatcher | None = None, clip: Any = ...) -> Family:
+        """Recognise the family of a MODEL, a CLIP, or both, which then have to be of the same one; no CLIP is None.
 
         Parameters
         ----------
@@ -125,12 +125,12 @@ class Family:
                 f"{node_name}: the model is {_model_kind(model)}, but only {supported('and')} models are supported; "
                 f"connect `model` to a checkpoint of {supported('or')}."
             )
-        if clip is None:
+        if clip is ...:
             return fitting[0]
-        readers = [family for family in FAMILIES if family._has_clip(clip)]
+        readers = [family for family in FAMILIES if clip is not None and family._has_clip(clip)]
         if not readers:
             raise UserError(
-                f"{node_name}: the text encoder is {type(clip.cond_stage_model).__name__}, but only "
+                f"{node_name}: the text encoder is {clip and type(clip.cond_stage_model).__name__}, but only "
                 f"{supported('and')} text encoders are supported; connect `clip` to the same checkpoint as `model`."
             )
         both = [family for family in fitting if family in readers]

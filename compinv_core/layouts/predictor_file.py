@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
+
 from ..basics.errors import UserError, quoted
 from ..basics.tensor_file import read_metadata, read_tensors, write_tensors
 from .predictor import FEATURES, AnyPredictor, LayoutPredictor, PairNetwork
@@ -62,8 +64,10 @@ def read_predictor(path: Path) -> LayoutPredictor:
     metadata = file.metadata
     try:
         hidden, width = file.tensors["own.weight"].shape
-        network = PairNetwork(width, hidden)
-        network.load_state_dict(file.tensors)
+        # Nothing is allocated for shapes that the file only claims.
+        with torch.device("meta"):
+            network = PairNetwork(width, hidden)
+        network.load_state_dict({name: value.float() for name, value in file.tensors.items()}, assign=True)
         vocabulary = json.loads(metadata["vocabulary"])
         features, template, text_encoder = (metadata[key] for key in ("features", "template", "text_encoder"))
     except (KeyError, ValueError, RuntimeError, RecursionError) as error:

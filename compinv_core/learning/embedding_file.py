@@ -8,7 +8,6 @@ else is safetensors metadata.
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 
 from ..basics.atomic_file import remove_leftovers
 from ..basics.errors import UserError, listed, quoted, remark
-from ..basics.tensor_file import read_metadata, read_tensors, write_tensors
+from ..basics.tensor_file import plain_tensor, read_metadata, read_pickled, read_tensors, write_tensors
 from ..semantic.widths import CLIP_L, Widths, parts_of
 from ..words.sentences import TEMPLATES
 from .concept import Concept
@@ -157,8 +156,8 @@ def _load_pickled_tensors(path: Path) -> Any:
             "choose a textual-inversion file, not a checkpoint or LoRA."
         )
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, MemoryError) as error:
+        return read_pickled(path, _LARGEST_FILE_BYTES)
+    except ValueError as error:
         raise UserError(
             f"{path.name} cannot be read as plain tensors, so it is broken or could run code; "
             "use a .safetensors version of this embedding."
@@ -206,8 +205,9 @@ def _is_bundled(name: object, ending: str) -> bool:
 
 
 def _checked_vectors(tensor: torch.Tensor, path: Path, width: int) -> torch.Tensor:
-    plain = tensor.layout is torch.strided and tensor.is_floating_point()
-    if not plain or tensor.ndim not in (1, 2) or tensor.numel() == 0:
+    if not plain_tensor(tensor):
+        raise UserError(f"{path.name} holds a tensor whose numbers do not stand in the file; use another file.")
+    if not tensor.is_floating_point() or tensor.ndim not in (1, 2) or tensor.numel() == 0:
         raise UserError(
             f"{path.name} holds a {tensor.dtype} tensor of shape {tuple(tensor.shape)}; "
             f"an embedding is (vectors, {width}) floating point."

@@ -5,21 +5,17 @@ Only settings that shape the network are kept: others make `transformers` look f
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..basics.errors import UserError, quoted
 from ..basics.json_file import read_json_object
-from ..basics.regular_file import check_regular
-from ..basics.tensor_file import read_tensors
-from ..detectors.bounds import LARGEST_FILE, plain_tensor
+from ..basics.tensor_file import plain_tensor, read_pickled, read_tensors
+from ..detectors.bounds import LARGEST_FILE
 
 CONFIG_FILE, PROCESSOR_FILE = "config.json", "preprocessor_config.json"
 SAFE_WEIGHTS, PICKLED_WEIGHTS = "model.safetensors", "pytorch_model.bin"
@@ -131,9 +127,8 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
 def _unpickled(path: Path) -> dict[str, Tensor]:
     """Tensors of a file of torch's, of which nothing is run."""
     try:
-        check_regular(path, LARGEST_FILE)
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        tensors = read_pickled(path, LARGEST_FILE)
+    except ValueError as error:
         raise UserError(f"{path.name} in {quoted(path.parent.name)} holds no tensors alone; {CURE}.") from error
     if not isinstance(tensors, Mapping) or not all(
         isinstance(each, Tensor) and plain_tensor(each) for each in tensors.values()

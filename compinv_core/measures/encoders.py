@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from ..basics.content import ByContent
 from ..basics.errors import UserError, quoted
-from ..detectors.bounds import MemoryBudget
+from ..detectors.bounds import MemoryBudget, check_sides
 from .encoder_folder import CLIP_KINDS, CURE, LOOK_KINDS, TOKENIZER_FILES, EncoderFolder, read_encoder
 
 _BATCH = 16
+_TRIAL = torch.zeros(1, 16, 24, 3)
 _PROCESSORS = {
     f"{name}{ending}": f"{name}ImageProcessor"
     for name in ("CLIP", "ViT", "Bit")
@@ -149,7 +150,14 @@ def _loaded(found: EncoderFolder, name: str) -> TransformersEncoder:
         )
     tokenizer = _tokenizer(found.folder) if found.kind in CLIP_KINDS else None
     processor = _processor(transformers, found)
-    return TransformersEncoder(name, network.float().eval().requires_grad_(False), processor, tokenizer)
+    encoder = TransformersEncoder(name, network.float().eval().requires_grad_(False), processor, tokenizer)
+    try:
+        encoder.encode_images(_TRIAL)
+    except Exception as error:  # settings that do not fit may fail anywhere in the library
+        raise UserError(
+            f"The preprocessing of {quoted(found.folder.name)} does not go with its network ({error}); {CURE}."
+        ) from error
+    return encoder
 
 
 def _processor(transformers: Any, found: EncoderFolder) -> Any:
@@ -164,7 +172,8 @@ def _processor(transformers: Any, found: EncoderFolder) -> Any:
         )
     try:
         processor = getattr(transformers, known).from_dict({k: v for k, v in settings.items() if k not in _IGNORED})
-        pixels = _prepared(processor, torch.zeros(1, 16, 24, 3))
+        check_sides(processor)
+        pixels = _prepared(processor, _TRIAL)
         side = found.settings.get("vision_config", found.settings).get("image_size", 224)
         if pixels.shape[:2] != (1, 3) or (found.kind != "dinov2" and pixels.shape[2:] != (side, side)):
             raise ValueError(f"pictures of {tuple(pixels.shape)}")

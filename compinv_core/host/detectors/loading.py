@@ -77,6 +77,11 @@ class ManagedDetector(ByContent):
         UserError
             When a picture holds NaN or infinity.
         """
+        if images.ndim != 4 or 0 in images.shape or images.shape[-1] < 3:
+            raise UserError(
+                f"The detector got pictures of the shape {tuple(images.shape)}; connect an IMAGE of one picture or "
+                "more, in colours."
+            )
         if not torch.isfinite(images).all():
             raise UserError(
                 "A picture for the detector holds NaN or infinity; check the node, or the checkpoint, that made it."
@@ -111,7 +116,9 @@ def load_detector(backend: str, name: str, threshold: float) -> ManagedDetector:
             "Load Detector has no detector yet; choose one in `model` (those named facebook are downloaded when they "
             "are first used)."
         )
-    kind = BACKENDS[backend]
+    kind = BACKENDS.get(backend)
+    if kind is None:
+        raise UserError(f"`backend` is {quoted(backend)}; choose one of {', '.join(BACKENDS)}.")
     path = miniature_detector_path(kind) if name == MINIATURE_WORLD else _own_path(kind, name)
     scratch = Path(folder_paths.get_temp_directory()) / "compinv" / backend
     # Weights made in inference mode could not be used by a node that leaves it.

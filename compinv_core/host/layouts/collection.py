@@ -16,6 +16,7 @@ from ...layouts.plan import Plan, PlannedImage, batches, choose_pairs
 from ...layouts.store import LayoutStore
 from ...semantic.anchors import Anchors
 from ...training.events import Work
+from ...training.one_at_a_time import alone_in
 from ...words.phrases import fold_case
 from ..family import Family
 from ..fingerprints import earlier_fingerprint, model_fingerprint
@@ -98,6 +99,20 @@ def collect_layouts(
     """
     check_autoencoder(Family.of(NODE_NAME, model, clip), vae)
     check_writable(folder)
+    with alone_in(folder):
+        return _collected_in(folder, model, clip, vae, detector, vocabulary, config, on_batch)
+
+
+def _collected_in(
+    folder: Path,
+    model: ModelPatcher,
+    clip: CLIP,
+    vae: VAE,
+    detector: Detector,
+    vocabulary: Anchors,
+    config: CollectionConfig,
+    on_batch: Callable[[LayoutDataset], None],
+) -> LayoutDataset:
     sink = host_listener()
     labels = _labels(vocabulary, detector)
     planning = Work("planning", 2, sink)

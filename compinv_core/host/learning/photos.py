@@ -45,6 +45,8 @@ def check_autoencoder(family: Family, vae: VAE) -> None:
     ------
     UserError
     """
+    if vae is None:
+        raise UserError("The checkpoint at `vae` has no autoencoder; connect `vae` to one that has, or to Load VAE.")
     fits = (vae.latent_channels, vae.downscale_ratio) == (family.latent_channels, family.pixels_per_cell)
     if not fits or vae.first_stage_model is None:
         raise UserError(

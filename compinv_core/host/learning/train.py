@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from ...learning.settings import InversionConfig
 from ...learning.together import Together
 from ...semantic.anchors import Anchors
 from ...training.events import Sink, everybody
+from ...training.one_at_a_time import alone_in
 from ...training.together import train_together
 from ..progress import host_listener, stop_if_asked
 from ..text.encoder import text_encoder_gradients
@@ -163,9 +165,10 @@ def train_concepts(
     """
     places = places or Places()
     places.check(config, concepts)
-    run = InversionRun(model, clip, vae, config, concepts, anchors, places.run)
-    writes = places.description(concepts)
-    learned = run.learn(lambda weights: outcome_of(weights, config, model), on_event, writes)
+    with alone_in(places.run) if places.run is not None else nullcontext():
+        run = InversionRun(model, clip, vae, config, concepts, anchors, places.run)
+        writes = places.description(concepts)
+        learned = run.learn(lambda weights: outcome_of(weights, config, model), on_event, writes)
     patches, lora = learned.outcome
     # The large file first: where there is no room for it, the earlier pair of files stays whole.
     if places.lora is not None:

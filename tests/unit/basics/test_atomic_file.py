@@ -118,6 +118,14 @@ def test_a_file_where_a_folder_belongs_is_a_sentence(tmp_path: Path) -> None:
             pass
 
 
+def test_a_folder_that_vanishes_meanwhile_is_a_sentence(tmp_path: Path) -> None:
+    with (
+        pytest.raises(UserError, match="Nothing can be written to the folder"),
+        replacing(tmp_path / "folder" / "x.txt") as temporary,
+    ):
+        temporary.parent.rename(tmp_path / "elsewhere")
+
+
 def test_a_folder_where_the_file_belongs_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "x.txt").mkdir()
     with pytest.raises(UserError, match="Nothing can be written"), replacing(tmp_path / "x.txt") as temporary:

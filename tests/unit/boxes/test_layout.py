@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from compinv_core.basics.errors import UserError
+from compinv_core.boxes.drawing import draw_layout
 from compinv_core.boxes.layout import Layout, box_masks, crop_box
 from compinv_core.detectors.bounding_boxes import (
     layout_from_bounding_boxes,
@@ -221,3 +222,17 @@ def test_boxes_without_descriptions_take_the_phrases_that_are_left() -> None:
 def test_elements_of_another_canvas_get_a_sentence(elements: list, part: str) -> None:
     with pytest.raises(UserError, match=part):
         with_descriptions([[box(0, 0, 64, 64)] * 2], elements)
+
+
+@pytest.mark.parametrize(("width", "height"), [(0, 64), (64, -1), (2**31, 64), (64, 10**400)])
+def test_sizes_that_no_picture_has_get_a_sentence(width: int, height: int) -> None:
+    with pytest.raises(UserError, match="width and height must be at least 1 and at most 16384"):
+        Layout(("a cat",), ((0, 0, 1, 1),), width, height)
+    with pytest.raises(UserError, match="width and height must be"):
+        layout_from_bounding_boxes([{"x": 0, "y": 0, "width": 1, "height": 1}], ["a cat"], width, height)
+
+
+@pytest.mark.parametrize("box", [(0.5, 0.5, 0.5001, 0.5001), (0.0, 0.0, 1.0, 1.0)])
+def test_a_box_smaller_than_a_pixel_is_drawn(box: tuple[float, float, float, float]) -> None:
+    for width, height in ((512, 512), (16384, 16)):
+        assert draw_layout(Layout(("a cat",), (box,), width, height)).isfinite().all()

@@ -84,3 +84,13 @@ def test_masks_are_drawn_under_their_boxes() -> None:
     soft = draw_layout(Layout(("a cat",), (LEFT,), 64, 64, torch.ones(1, 8, 8)))
     hard = draw_layout(Layout(("a cat",), (LEFT,), 64, 64))
     assert (soft != hard).any(-1)[0, :, 300:].all()
+
+
+def test_one_mask_without_a_batch_is_taken() -> None:
+    assert layout_from_masks(torch.ones(4, 8), ("a cat",)).boxes == ((0.0, 0.0, 1.0, 1.0),)
+
+
+@pytest.mark.parametrize("masks", [torch.ones(4), torch.ones(0, 4, 4), torch.full((1, 4, 4), torch.nan)])
+def test_what_is_no_mask_gets_a_sentence(masks: torch.Tensor) -> None:
+    with pytest.raises(UserError, match="connect one mask for each phrase"):
+        layout_from_masks(masks, ("a cat",))

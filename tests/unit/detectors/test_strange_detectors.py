@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from compinv_core.basics.errors import UserError
-from compinv_core.detectors.bounds import MemoryBudget, plain_data, plain_tensor
+from compinv_core.basics.tensor_file import plain_tensor
+from compinv_core.detectors.bounds import MemoryBudget, plain_data
 from compinv_core.detectors.detr import load_detr
 from compinv_core.detectors.yolo import load_yolo
 from support.models import detector_files
@@ -143,6 +144,8 @@ def test_settings_that_never_end_are_refused(tmp_path: Path, make: Callable[[Pat
         ({"image_processor_type": "CLIPImageProcessor"}, "where a DETR has DetrImageProcessor"),
         ({"size": "large"}, "make no sense"),
         ({"size": {"shortest_edge": 10**6, "longest_edge": 10**6}}, "make no sense"),
+        ({"pad_size": {"height": 10**6, "width": 10**6}}, "make no sense"),
+        ({"image_processor_type": ["DetrImageProcessor"]}, "where a DETR has DetrImageProcessor"),
         ({"image_mean": "none"}, "make no sense"),
         ({"image_std": [1, 1]}, "make no sense"),
         ({"resample": 99}, "make no sense"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -206,3 +208,18 @@ def test_a_file_of_the_old_repository_gets_a_sentence(tmp_path: Path) -> None:
         archive.writestr("old/version", "3\n")
     with pytest.raises(UserError, match="old YOLOv5 repository"):
         read_yolo_checkpoint(path)
+
+
+def test_other_libraries_keep_their_functions(settings: Path) -> None:
+    program = """
+import sys, torch
+from pathlib import Path
+from PIL import Image
+sys.path.insert(0, sys.argv[1])
+from compinv_core.detectors.yolo import quiet_ultralytics
+before = Image.open, torch.save
+with quiet_ultralytics(Path(sys.argv[2])):
+    assert before == (Image.open, torch.save) and "ultralytics" in sys.modules
+"""
+    root = Path(__file__).resolve().parents[3]
+    subprocess.run([sys.executable, "-c", program, str(root), str(settings)], check=True)

@@ -165,6 +165,11 @@ def test_bad_files_get_one_sentence(tmp_path: Path, changes: dict, part: str) ->
     assert str(caught.value).endswith(".") and ". " not in str(caught.value)
 
 
+def test_nothing_is_allocated_for_a_shape_that_the_file_only_claims(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="damaged"):
+        read_predictor(damaged(tmp_path, weights={"own.weight": torch.zeros(10**6, 0)}))
+
+
 def test_missing_and_broken_files_get_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         read_predictor(tmp_path / "none.safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,9 @@ class Payload:
         ("two.safetensors", {"a": torch.zeros(1, 768), "b": torch.zeros(1, 768)}, "2 tensors"),
         ("ids.safetensors", {"a": torch.zeros(1, 768, dtype=torch.int64)}, "floating point"),
         ("empty.safetensors", {"a": torch.zeros(0, 768)}, "floating point"),
+        ("meta.pt", {"a": torch.zeros(1, 768, device="meta")}, "do not stand in the file"),
+        ("spread.pt", {"a": torch.zeros(1).expand(1, 768)}, "do not stand in the file"),
+        ("odd.pt", pickle.dumps(torch.UntypedStorage), "plain tensors"),
         ("large.safetensors", {"a": torch.zeros(21_000, 768)}, "too large"),
     ],
 )

@@ -124,6 +124,8 @@ def test_a_long_prompt_is_cut_as_the_network_reads(clip_folder: Path) -> None:
         (lambda folder: (folder / "merges.txt").write_bytes(b"\xff\xfe"), "vocabulary of .* is not readable"),
         (lambda folder: edit_json(folder / "preprocessor_config.json", image_processor_type="Sam"), 'is "Sam"'),
         (lambda folder: edit_json(folder / "preprocessor_config.json", size={"shortest_edge": -4}), "makes no sense"),
+        (lambda folder: edit_json(folder / "preprocessor_config.json", size={"shortest_edge": 9999}), "makes no sense"),
+        (lambda folder: edit_json(folder / "preprocessor_config.json", image_processor_type=["a"]), "is not one of"),
     ],
 )
 def test_broken_folders_get_a_sentence(tmp_path: Path, change: Callable[[Path], object], words: str) -> None:
@@ -132,6 +134,13 @@ def test_broken_folders_get_a_sentence(tmp_path: Path, change: Callable[[Path], 
     with pytest.raises(UserError, match=words) as refusal:
         load_clip(folder, "broken")
     assert "; " in str(refusal.value) and len(str(refusal.value)) < 700
+
+
+def test_pictures_that_are_too_small_for_the_network_are_noticed_when_it_is_loaded(tmp_path: Path) -> None:
+    folder = save_dinov2(tmp_path / "dinov2")
+    edit_json(folder / "preprocessor_config.json", crop_size={"height": 4, "width": 32})
+    with pytest.raises(UserError, match="does not go with its network"):
+        load_look(folder, "broken")
 
 
 def test_kinds_are_told_apart(tmp_path: Path, clip_folder: Path) -> None:
