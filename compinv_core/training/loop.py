@@ -16,8 +16,8 @@ from ..basics.errors import UserError
 from .divergence import Diverged, SoundStates, has_risen
 from .events import Sink, Work, nobody
 from .optimizers import load_optimizer_state, make_optimizer, optimizer_state
-from .run_state import TASK, RunState, RunStore
-from .saved_steps import BestState
+from .run_folder.saved_steps import BestState
+from .run_folder.state import TASK, RunState, RunStore
 from .task import TOTAL, LoopSettings, TrainingTask
 from .watch import Measurement, Watch
 

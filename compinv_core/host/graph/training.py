@@ -18,7 +18,7 @@ from ...basics.json_file import read_json_object
 from ...basics.names import check_name
 from ...learning.methods import CUSTOM_DIFFUSION, DREAMBOOTH, TEXTUAL_INVERSION
 from ...training.events import Event, Sink, Trail
-from ...training.run_state import STATE_FILE, RunStore
+from ...training.run_folder.state import STATE_FILE, RunStore
 from ...training.watch import Measurement, at_steps
 from ..folders import run_folder
 from ..progress import executing_node, server

@@ -16,7 +16,7 @@ from ...layouts.plan import Plan, PlannedImage, batches, choose_pairs
 from ...layouts.store import LayoutStore
 from ...semantic.anchors import Anchors
 from ...training.events import Work
-from ...training.one_at_a_time import alone_in
+from ...training.run_folder.one_at_a_time import alone_in
 from ...words.phrases import fold_case
 from ..family import Family
 from ..fingerprints import earlier_fingerprint, model_fingerprint

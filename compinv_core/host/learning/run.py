@@ -23,7 +23,7 @@ from ...semantic.context import Surroundings
 from ...training.events import Event, Sink, everybody
 from ...training.loop import take_saved, train
 from ...training.optimizers import check_optimizer
-from ...training.run_state import RunStore
+from ...training.run_folder.state import RunStore
 from ...training.watch import Watch
 from ..family import Family
 from ..fingerprints import earlier_fingerprint, model_fingerprint

@@ -19,7 +19,7 @@ from ...learning.settings import InversionConfig
 from ...learning.together import Together
 from ...semantic.anchors import Anchors
 from ...training.events import Sink, everybody
-from ...training.one_at_a_time import alone_in
+from ...training.run_folder.one_at_a_time import alone_in
 from ...training.together import train_together
 from ..progress import host_listener, stop_if_asked
 from ..text.encoder import text_encoder_gradients

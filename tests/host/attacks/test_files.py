@@ -136,7 +136,7 @@ def make_run(folder: Path) -> None:
 
 def train_a_little(folder: Path, steps: int) -> None:
     from compinv_core.training.loop import LoopSettings, train
-    from compinv_core.training.run_state import RunStore
+    from compinv_core.training.run_folder.state import RunStore
     from support.noisy_regression import NoisyRegression
 
     settings = LoopSettings(steps=steps, save_every=1)
@@ -144,7 +144,7 @@ def train_a_little(folder: Path, steps: int) -> None:
 
 
 def read_run(folder: Path) -> None:
-    from compinv_core.training.run_state import RunStore
+    from compinv_core.training.run_folder.state import RunStore
 
     RunStore(folder, {"a": "1", "b": "x"}, {"c": 1}).check(4, True)
     train_a_little(folder, 4)

@@ -20,7 +20,7 @@ from compinv_core.learning.tuning_settings import CustomDiffusionConfig, DreamBo
 from compinv_core.training.low_rank import LowRank
 from compinv_core.training.memory import SDXL_ACTIVATIONS, activation_bytes, estimate_memory
 from compinv_core.training.optimizers import check_optimizer, make_optimizer
-from compinv_core.training.run_state import PREVIOUS_FILE, STATE_FILE, RunStore
+from compinv_core.training.run_folder.state import PREVIOUS_FILE, STATE_FILE, RunStore
 
 
 def test_the_papers_defaults() -> None:

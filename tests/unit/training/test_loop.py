@@ -15,7 +15,7 @@ from compinv_core.basics.tensor_file import read_tensors, write_tensors
 from compinv_core.training import divergence
 from compinv_core.training.events import Event
 from compinv_core.training.loop import LoopSettings, train
-from compinv_core.training.run_state import PREVIOUS_FILE, STATE_FILE, SUMMARY_FILE, RunStore
+from compinv_core.training.run_folder.state import PREVIOUS_FILE, STATE_FILE, SUMMARY_FILE, RunStore
 from compinv_core.training.task import StepLoss
 from support.noisy_regression import NoisyRegression, Stop
 

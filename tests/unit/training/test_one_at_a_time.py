@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from compinv_core.basics.errors import UserError
-from compinv_core.training.one_at_a_time import alone_in
+from compinv_core.training.run_folder.one_at_a_time import alone_in
 
 HOLDING = """
 import sys, time
 from pathlib import Path
-from compinv_core.training.one_at_a_time import alone_in
+from compinv_core.training.run_folder.one_at_a_time import alone_in
 with alone_in(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from compinv_core.training.optimizers import load_optimizer_state, make_optimizer, optimizer_state
-from compinv_core.training.run_state import RunState, RunStore
+from compinv_core.training.run_folder.state import RunState, RunStore
 
 
 class NestedMomentum(torch.optim.Optimizer):

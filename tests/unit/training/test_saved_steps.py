@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from compinv_core.basics.errors import UserError
-from compinv_core.training import saved_steps
 from compinv_core.training.loop import LoopSettings, take_saved, train
-from compinv_core.training.run_state import STATE_FILE, RunStore
-from compinv_core.training.saved_steps import SavedSteps
+from compinv_core.training.run_folder import saved_steps
+from compinv_core.training.run_folder.saved_steps import SavedSteps
+from compinv_core.training.run_folder.state import STATE_FILE, RunStore
 from compinv_core.training.watch import BEST, Measurement, Watch, at_steps
 from support.noisy_regression import NoisyRegression, Stop
 

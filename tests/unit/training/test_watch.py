@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from compinv_core.training.loop import LoopSettings, train
-from compinv_core.training.run_state import RunStore
+from compinv_core.training.run_folder.state import RunStore
 from compinv_core.training.watch import BEST, NO_LONGER, PATIENCE, Measurement, Watch
 from support.noisy_regression import NoisyRegression, Stop
 

@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
-from .. import logger
-from ..basics.atomic_file import check_writable, remove_leftovers, replacing
-from ..basics.digests import differing
-from ..basics.errors import UserError, listed, quoted
-from ..basics.tensor_file import read_metadata, read_tensors, write_tensors
+from ... import logger
+from ...basics.atomic_file import check_writable, remove_leftovers, replacing
+from ...basics.digests import differing
+from ...basics.errors import UserError, listed, quoted
+from ...basics.tensor_file import read_metadata, read_tensors, write_tensors
 from .saved_steps import SavedSteps
 
 STATE_FILE = "state.safetensors"

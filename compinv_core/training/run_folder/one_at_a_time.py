@@ -8,7 +8,7 @@ from pathlib import Path
 
 import filelock
 
-from ..basics.errors import UserError, quoted
+from ...basics.errors import UserError, quoted
 
 _LOCK_FILE = ".compinv-lock"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ..basics.tensor_file import read_metadata, read_tensors, write_tensors
+from ...basics.tensor_file import read_metadata, read_tensors, write_tensors
 
 BEST_FILE = "best.safetensors"
 SAVED_FOLDER = "saved"
