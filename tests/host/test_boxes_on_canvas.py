@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from typing import Any
 
 import pytest
@@ -40,7 +41,9 @@ def canvas_graph(source: list, phrases: str, editor: list | None = None, seen: l
 
 def layout_of(result: PromptResult) -> Layout:
     assert result.ok, result
-    return eval(result.outputs["text"]["text"][0], {"Layout": Layout})
+    shown = ast.parse(result.outputs["text"]["text"][0], mode="eval").body
+    assert isinstance(shown, ast.Call)
+    return Layout(**{str(field.arg): ast.literal_eval(field.value) for field in shown.keywords})
 
 
 def moved(boxes: list[dict[str, Any]], name: str, **place: int) -> list[dict[str, Any]]:
