@@ -61,6 +61,17 @@ def load_workflow(page: Page, workflow: dict[str, Any]) -> list[str]:
     )
 
 
+def choose_renderer(page: Page, vue: bool) -> None:
+    """Draw nodes as elements of the page (*Nodes 2.0*) or on the canvas, and wait until they have their sizes.
+
+    The setting is kept on the server.
+    """
+    page.evaluate("([on]) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", [vue])
+    shown = "document.querySelectorAll('[data-node-id]').length"
+    page.wait_for_function(f"([on]) => on ? {shown} >= app.graph.nodes.length : {shown} === 0", arg=[vue])
+    page.wait_for_timeout(1500)
+
+
 def api_prompt(page: Page) -> dict[str, Any]:
     """Return the API-format prompt that the Run button would queue for the graph that is open."""
     return page.evaluate("async () => (await app.graphToPrompt()).output")

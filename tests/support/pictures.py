@@ -24,9 +24,10 @@ def photo(path: Path, seed: int, width: int = 128, height: int = 128, noise: int
 def fill_input_folder(folder: Path) -> None:
     """Write what the tests choose in their loading nodes.
 
-    `my-cat-1.png` … `my-cat-3.png`, and the same of `my-ball`, are the templates' photos; `two-sizes/` holds photos
-    that do not fit together; `nan.latent` decodes to a picture of NaN.
+    `example.png` is the templates' photo, as in every new ComfyUI; `my-cat-1.png` … `my-cat-3.png`, and the same of
+    `my-ball`, are photos of one thing each; `two-sizes/` holds photos that do not fit together; `nan.latent` decodes to a picture of NaN.
     """
+    photo(folder / "example.png", 1)
     for number in (1, 2, 3):
         photo(folder / f"my-cat-{number}.png", number)
         photo(folder / f"my-ball-{number}.png", 10 + number)

@@ -87,6 +87,7 @@ def checked_photos(family: Family, concept: Concept) -> Concept:
     UserError
         When photos or masks cannot be learned from, or do not go together.
     """
+    concept = _without_blank_masks(concept)
     if not family.size_conditioning:
         photos = stack_photos(concept.photos)
         masks = None if concept.masks is None else (stack_masks(concept.masks, photos),)
@@ -103,6 +104,17 @@ def checked_photos(family: Family, concept: Concept) -> Concept:
             masks.append(fitted(stack_masks(own, photos, numbers), fit))
     fitting = None if given is None else tuple(masks)
     return dataclasses.replace(concept, photos=tuple(batches), masks=fitting, frames=tuple(frames))
+
+
+def _without_blank_masks(concept: Concept) -> Concept:
+    # Load Image gives a blank mask for a picture in which nobody has painted one.
+    if not concept.masks or any(mask.any() for mask in concept.masks):
+        return concept
+    logger.warning(
+        "No photo of %s has a mask, so the background is learned, too: paint the concept in each Load Image's mask editor.",
+        concept.name,
+    )
+    return dataclasses.replace(concept, masks=None)
 
 
 def dictionary(clip: CLIP, config: InversionConfig, superclass: str, anchors: Anchors | None) -> Anchors | None:

@@ -37,9 +37,9 @@ def trained(server: ComfyServer) -> ComfyServer:
         EmptyLatentImage={"width": SIDE, "height": SIDE},
         KSampler={"steps": 2},
     )
-    for node in prompt.values():
-        if node["class_type"] == "LoadImage":
-            node["inputs"]["image"] = node["inputs"]["image"].replace("my-cat", "wide-cat")
+    loads = [node["inputs"] for node in prompt.values() if node["class_type"] == "LoadImage"]
+    for number, inputs in enumerate(loads, 1):
+        inputs["image"] = f"wide-cat-{number}.png"
     result = server.run(prompt)
     # Photos of this size are too small for a model of this family, as is said.
     assert result.ok and all("has small photos" in said for said in result.remarks), result

@@ -20,7 +20,9 @@ TRAIN_NOTE = """## Learn a concept from a few photos, with Stable Diffusion XL
 1. Choose your **SDXL** base checkpoint or a fine-tune of it in *Load Checkpoint*; the refiner is not for training.
 2. Load three to five photos of one thing. They may have any size and shape: large ones are scaled down to about \
 1024 × 1024 pixels in their own proportions, and no head is cropped off.
-3. Give the concept a name and its class word (`superclass`), and press Run.
+3. Paint over the thing in each photo (right-click on the photo, *Open in MaskEditor*), so that the background is not \
+learned. Paint all photos or none.
+4. Give the concept a name and its class word (`superclass`), and press Run.
 
 One photo a step and `gradient_checkpointing` fit a card of 12 GB. With more memory raise `batch_size` to 4 and switch \
 `gradient_checkpointing` off.
@@ -94,12 +96,15 @@ def _for_sdxl(workflow: Mapping[str, Node], note: str) -> dict[str, Node]:
 
 def _with_photos_of_any_size(nodes: dict[str, Node]) -> dict[str, Node]:
     """Hand the photos on as a list, one by one, and paint at a size of the model's."""
-    del nodes["crop"], nodes["size"]
+    for key in ("crop", "size", "mask image", "mask crop", "mask"):
+        del nodes[key]
     photos = {f"inputs.input{number}": (f"photo{number + 1}", 0) for number in range(3)}
     nodes["photos"] = ("CreateList", "Photos of any size", (360, 540), (240, 110), {}, photos)
+    masks = {f"inputs.input{number}": (f"photo{number + 1}", 1) for number in range(3)}
+    nodes["masks"] = ("CreateList", "Their masks", (360, 700), (240, 110), {}, masks)
     kind, title, position, size, widgets, links = nodes["train"]
     learning = {**widgets, "batch_size": 1, "gradient_checkpointing": True}
-    nodes["train"] = (kind, title, position, size, learning, {**links, "images": ("photos", 0)})
+    nodes["train"] = (kind, title, position, size, learning, {**links, "images": ("photos", 0), "mask": ("masks", 0)})
     kind, title, position, size, widgets, _ = nodes["latent"]
     nodes["latent"] = (kind, title, position, size, {**widgets, "width": SIDE, "height": SIDE}, {})
     return nodes

@@ -7,6 +7,7 @@ from typing import Any
 CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
 SIDE = 512
 PHOTOS = 3
+PHOTO = "example.png"
 
 # Every template learns words of its own: a word of one method is of no use to another, whose file it would replace.
 
@@ -58,7 +59,7 @@ def _photos(name: str, top: int) -> dict[str, Node]:
             f"Photo {number} of {name}",
             (0, top + 380 * (number - 1)),
             (320, 320),
-            {"image": f"{name}-{number}.png"},
+            {"image": PHOTO},
             {},
         )
         for number in range(1, PHOTOS + 1)
