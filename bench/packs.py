@@ -139,7 +139,11 @@ CASES: dict[str, tuple[str, Callable[[Prompt], None]]] = {
     ),
     "KSampler (WAS)": ("its sampler", _was_sampler),
     "KSamplerVariationsWithNoise+": ("its sampler", _variations_sampler),
-    "ADE_UseEvolvedSampling": ("its sliding contexts over six pictures", _sliding_contexts),
+    "ADE_UseEvolvedSampling": (
+        "MODEL through its sampling",
+        _model_through("ADE_UseEvolvedSampling", beta_schedule="use existing"),
+    ),
+    "ADE_StandardUniformContextOptions": ("its sliding contexts over six pictures", _sliding_contexts),
     "CannyEdgePreprocessor": ("its edges of the picture", _edges),
     "IPAdapterNoise": ("its noise over the picture", _image_noise),
 }

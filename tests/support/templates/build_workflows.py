@@ -30,6 +30,7 @@ from support.templates.tuning_workflows import TUNING_WORKFLOWS
 WORKFLOWS = {**FIRST_WORKFLOWS, **LAYOUT_WORKFLOWS, **TUNING_WORKFLOWS, "08-miniature-world": miniature_workflow()}
 WORKFLOWS |= sdxl_workflows(WORKFLOWS)
 
+CATEGORY = "compositional inversion"
 HUB = "https://huggingface.co"
 # By these the host offers the download of a checkpoint that is not there, as in templates of its own.
 MODELS = {
@@ -91,12 +92,13 @@ SERIALIZE = """() => {
     return JSON.stringify(graph);
 }"""
 
-ENCLOSE = """([name, description, inside, widgets]) => {
+ENCLOSE = """([name, inside, widgets]) => {
     const ids = Object.fromEntries(inside.map((key) => [key, made[key].id]));
     const { subgraph, node } = app.graph.convertToSubgraph(new Set(inside.map((key) => made[key])));
     for (const other of [...app.graph.nodes]) if (other !== node) app.graph.remove(other);
     subgraph.name = node.title = name;
-    subgraph.description = description;
+    // The editor shows some widgets of its own choice.
+    for (const input of [...subgraph.inputs]) if (/^(STRING|INT|FLOAT|COMBO)$/.test(input.type)) subgraph.removeInput(input);
     for (const [key, widget] of widgets) {
         const kept = subgraph.nodes.find((each) => String(each.id) === String(ids[key]));
         if (!kept?.widgets?.some((each) => each.name === widget)) throw new Error(`${key} has no widget ${widget}`);
@@ -132,8 +134,12 @@ def blueprint(page: Page, name: str, described: Blueprint) -> dict[str, Any]:
     """Build a blueprint: one node, and what is in it."""
     build(page, described.nodes)
     inside = [key for key in described.nodes if key not in described.outside]
-    page.evaluate(ENCLOSE, [name, described.description, inside, [list(widget) for widget in described.widgets]])
-    return json.loads(page.evaluate(SERIALIZE))
+    page.evaluate(ENCLOSE, [name, inside, [list(widget) for widget in described.widgets]])
+    graph = json.loads(page.evaluate(SERIALIZE))
+    # The values are those of the nodes inside.
+    graph["nodes"][0]["widgets_values"] = []
+    graph["definitions"]["subgraphs"][0] |= {"description": described.description, "category": CATEGORY}
+    return graph
 
 
 def main() -> None:
