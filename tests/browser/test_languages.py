@@ -1,0 +1,66 @@
+"""The nodes in the languages of the frontend, and the help panel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support import build_locales
+from support.server import ComfyServer
+
+browser = pytest.importorskip("support.browser")
+
+LANGUAGE = "([language]) => app.extensionManager.setting.set('Comfy.Locale', language)"
+ADD = """([type]) => {
+    const node = LiteGraph.createNode(type);
+    app.graph.add(node);
+    app.canvas.ds.scale = 1;
+    app.canvas.centerOnNode(node);
+    app.canvas.select(node);
+    app.canvas.setDirty(true, true);
+    return [node.title, node.inputs.map((input) => [input.name, input.label ?? input.localized_name])];
+}"""
+EMPTY = {"version": 0.4, "last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "groups": []}
+
+
+@pytest.fixture(scope="module")
+def page(server: ComfyServer) -> Iterator[browser.Page]:
+    with browser.open_frontend(server.url) as page:
+        page.wait_for_function("() => app.graph.nodes.length > 0")
+        yield page
+        page.evaluate(LANGUAGE, ["en"])
+
+
+def in_language(page: browser.Page, language: str) -> None:
+    page.evaluate(LANGUAGE, [language])
+    page.reload()
+    page.wait_for_function(browser.READY)
+    page.wait_for_function("() => app.graph.nodes.length > 0")
+    browser.load_workflow(page, EMPTY)
+
+
+@pytest.mark.parametrize("language", build_locales.LANGUAGES)
+def test_names_of_nodes_and_inputs_are_shown_in_the_language(
+    page: browser.Page, language: str, tmp_path: Path
+) -> None:
+    in_language(page, language)
+    known = build_locales.translation(language)
+    title, labels = page.evaluate(ADD, ["CompInvTrainConcept"])
+    page.wait_for_timeout(500)
+    page.screenshot(path=tmp_path / f"{language}.png")
+    assert title == known["texts"]["Train Concept"]
+    assert dict(labels)["anchors"] == known["names"]["anchors"]
+
+
+@pytest.mark.parametrize("node", ["CompInvTrainConcept", "CompInvApplyLayoutGuidance"])
+def test_the_help_panel_shows_the_nodes_page(page: browser.Page, node: str, tmp_path: Path) -> None:
+    in_language(page, "en")
+    page.evaluate(ADD, [node])
+    page.get_by_test_id("info-button").first.click()
+    page.get_by_text("When it fails").first.wait_for()
+    picture = page.locator(f'img[src*="{node}"]').first
+    picture.scroll_into_view_if_needed()
+    page.wait_for_function("(image) => image.complete && image.naturalWidth > 0", arg=picture.element_handle())
+    page.screenshot(path=tmp_path / f"{node}.png")
