@@ -1,4 +1,4 @@
-"""Makes the templates' pictures: photos of an own thing, and what came of them in the miniature world.
+"""Makes the pictures of templates and help pages: photos of an own thing, and what the miniature world made of them.
 
 They are cut out of the contact sheets in docs/images/: `python tests/support/templates/thumbnails.py`.
 """
@@ -18,12 +18,14 @@ from support.locations import REPOSITORY
 from miniworld.laboratory.contact_sheet import GAP, LINE
 from miniworld.world.scenes import SIDE, render_scene
 
-IMAGES, WORKFLOWS = REPOSITORY / "docs" / "images", REPOSITORY / "workflows"
+IMAGES, WORKFLOWS, HELP = REPOSITORY / "docs" / "images", REPOSITORY / "workflows", REPOSITORY / "web" / "docs"
 SMALL, LARGE, EDGE = 164, 248, 8
 STEP = SIDE + GAP
 # Of the sheets: file, left edge and top edge of the first picture.
 DEMO, METHODS, OWN = "ablation.png", "three-methods.png", "own-things.jpg"
 PHOTOS = [(DEMO, 16 + STEP * number, 72, SIDE) for number in range(3)]
+UNGUIDED = [(DEMO, 16 + STEP * column, 272 + STEP * row, SIDE) for row, column in ((0, 0), (1, 2))]
+GUIDED = [(DEMO, 16 + STEP * column, 608 + STEP * row, SIDE) for row, column in ((0, 0), (1, 2))]
 BOTH = [(DEMO, 584 + STEP * column, 608 + STEP * row, SIDE) for row, column in ((0, 0), (0, 2), (0, 3), (1, 3))]
 ALONE = [(OWN, 104 + 102 * column, 12 * 126 + 25, 96) for column in range(3)] + [(OWN, 104, 13 * 126 + 25, 96)]
 
@@ -87,6 +89,17 @@ def main() -> None:
     own = [cut(("first-world/two-own.png", SIDE * column, 5 * SIDE, SIDE), LARGE) for column in (4, 6, 8, 10)]
     thumbnail([], own).save(WORKFLOWS / "07-two-concepts.jpg", quality=85)
 
+
+    for node, name in {
+        "CompInvTrainConcept": "01-train-concept",
+        "CompInvTrainCustomDiffusion": "05-custom-diffusion",
+        "CompInvTrainDreamBooth": "06-dreambooth",
+        "CompInvCollectLayouts": "04-train-layout-predictor",
+    }.items():
+        with Image.open(WORKFLOWS / f"{name}.jpg") as picture:
+            picture.reduce(2).save(HELP / f"{node}.jpg", quality=85)
+    pairs = [cut(piece, LARGE) for pair in zip(UNGUIDED, GUIDED, strict=True) for piece in pair]
+    thumbnail([], pairs).reduce(2).save(HELP / "CompInvApplyLayoutGuidance.jpg", quality=85)
 
 
 if __name__ == "__main__":
