@@ -33,7 +33,9 @@ def main() -> None:
     base = parser.parse_args().comfyui.expanduser()
     checkpoints, inputs = base / "models" / "checkpoints", base / "input"
     if missing := [str(folder) for folder in (checkpoints, inputs) if not folder.is_dir()]:
-        sys.exit(f"There is no folder {' and no '.join(missing)}: give the folder that holds ComfyUI's models and input.")
+        sys.exit(
+            f"There is no folder {' and no '.join(missing)}: give the folder that holds ComfyUI's models and input."
+        )
     print(assemble(checkpoints / CHECKPOINT_NAME))
     write_photos(inputs)
     print(inputs)

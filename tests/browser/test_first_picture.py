@@ -17,7 +17,8 @@ browser = pytest.importorskip("support.browser")
 # Keeps the test short; a person leaves these as they are.
 SMALL = """([side]) => {
     const set = (type, values) => app.graph.nodes.filter((node) => node.type === type).forEach((node) =>
-        Object.entries(values).forEach(([name, value]) => { node.widgets.find((w) => w.name === name).value = value; }));
+        Object.entries(values).forEach(
+            ([name, value]) => { node.widgets.find((w) => w.name === name).value = value; }));
     set("ImageScale", {width: side, height: side});
     set("CompInvTrainConcept", {steps: 2, batch_size: 1});
     set("EmptyLatentImage", {batch_size: 1});

@@ -35,16 +35,17 @@ def page(server: ComfyServer) -> Iterator[browser.Page]:
 
 def in_language(page: browser.Page, language: str) -> None:
     page.evaluate(LANGUAGE, [language])
+    # The setting is sent to the server.
+    page.wait_for_timeout(2000)
     page.reload()
     page.wait_for_function(browser.READY)
     page.wait_for_function("() => app.graph.nodes.length > 0")
+    page.wait_for_timeout(1000)
     browser.load_workflow(page, EMPTY)
 
 
 @pytest.mark.parametrize("language", build_locales.LANGUAGES)
-def test_names_of_nodes_and_inputs_are_shown_in_the_language(
-    page: browser.Page, language: str, tmp_path: Path
-) -> None:
+def test_names_of_nodes_and_inputs_are_shown_in_the_language(page: browser.Page, language: str, tmp_path: Path) -> None:
     in_language(page, language)
     known = build_locales.translation(language)
     title, labels = page.evaluate(ADD, ["CompInvTrainConcept"])
@@ -58,7 +59,7 @@ def test_names_of_nodes_and_inputs_are_shown_in_the_language(
 def test_the_help_panel_shows_the_nodes_page(page: browser.Page, node: str, tmp_path: Path) -> None:
     in_language(page, "en")
     page.evaluate(ADD, [node])
-    page.get_by_test_id("info-button").first.click()
+    page.locator('[data-testid="selection-toolbox"] button:has(i[class*="info"])').first.click()
     page.get_by_text("When it fails").first.wait_for()
     picture = page.locator(f'img[src*="{node}"]').first
     picture.scroll_into_view_if_needed()

@@ -1,4 +1,4 @@
-"""The archive that a person gets from the registry, made as its publisher makes it: with comfy-cli, from the git files."""
+"""The archive that a person gets from the registry, made as its publisher does: with comfy-cli, from the git files."""
 
 from __future__ import annotations
 

@@ -25,7 +25,8 @@ def fill_input_folder(folder: Path) -> None:
     """Write what the tests choose in their loading nodes.
 
     `example.png` is the templates' photo, as in every new ComfyUI; `my-cat-1.png` … `my-cat-3.png`, and the same of
-    `my-ball`, are photos of one thing each; `two-sizes/` holds photos that do not fit together; `nan.latent` decodes to a picture of NaN.
+    `my-ball`, are photos of one thing each; `two-sizes/` holds photos that do not fit together;
+    `nan.latent` decodes to a picture of NaN.
     """
     photo(folder / "example.png", 1)
     for number in (1, 2, 3):

@@ -111,7 +111,8 @@ def _without_blank_masks(concept: Concept) -> Concept:
     if not concept.masks or any(mask.any() for mask in concept.masks):
         return concept
     logger.warning(
-        "No photo of %s has a mask, so the background is learned, too: paint the concept in each Load Image's mask editor.",
+        "No photo of %s has a mask, so the background is learned, too: paint the concept in the mask editor of each "
+        "Load Image.",
         concept.name,
     )
     return dataclasses.replace(concept, masks=None)

@@ -24,7 +24,7 @@ _MODELS = {"model": ("checkpoint", 0), "clip": ("checkpoint", 1), "vae": ("check
 _CHECKPOINT: Node = ("CheckpointLoaderSimple", "", (-700, 0), (320, 100), {}, {})
 
 TEACH = Blueprint(
-    "Learns a word for your own thing from a few photos, kept near ordinary nouns so that it goes together with others.",
+    "Learns a word for your own thing from a few photos, near ordinary nouns, so that it goes together with others.",
     {
         "checkpoint": _CHECKPOINT,
         "photos": ("LoadImage", "", (-700, 200), (320, 320), {}, {}),

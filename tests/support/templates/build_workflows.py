@@ -77,7 +77,8 @@ ARRANGE = """([sizes]) => {
             moved = false;
             for (const [left, top, right, bottom] of placed) {
                 const beside = node.pos[0] >= right || node.pos[0] + node.size[0] <= left;
-                if (!beside && y - title < bottom + gap && y + node.size[1] > top) [y, moved] = [bottom + gap + title, true];
+                const free = y - title >= bottom + gap || y + node.size[1] <= top;
+                if (!beside && !free) [y, moved] = [bottom + gap + title, true];
             }
         }
         node.pos = [node.pos[0], Math.ceil(y / 10) * 10];
@@ -98,7 +99,8 @@ ENCLOSE = """([name, inside, widgets]) => {
     for (const other of [...app.graph.nodes]) if (other !== node) app.graph.remove(other);
     subgraph.name = node.title = name;
     // The editor shows some widgets of its own choice.
-    for (const input of [...subgraph.inputs]) if (/^(STRING|INT|FLOAT|COMBO)$/.test(input.type)) subgraph.removeInput(input);
+    const own = [...subgraph.inputs].filter((input) => /^(STRING|INT|FLOAT|COMBO)$/.test(input.type));
+    for (const input of own) subgraph.removeInput(input);
     for (const [key, widget] of widgets) {
         const kept = subgraph.nodes.find((each) => String(each.id) === String(ids[key]));
         if (!kept?.widgets?.some((each) => each.name === widget)) throw new Error(`${key} has no widget ${widget}`);

@@ -1,4 +1,4 @@
-"""The template for the miniature world's checkpoint: learn and compose in one graph, described for `build_workflows`."""
+"""The template for the miniature world: learn and compose in one graph, described for `build_workflows`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .first_workflows import TRAIN, Node
 
 NOTE = f"""## The miniature world: learn and compose in a few minutes, without a graphics card
 
-1. In the folder of this pack run `python -m miniworld /path/to/ComfyUI`, with ComfyUI's Python. It puts the checkpoint \
-`{CHECKPOINT_NAME}` and photos of twelve own things, with their masks, where ComfyUI finds them. Then press R here.
+1. In the folder of this pack run `python -m miniworld /path/to/ComfyUI`, with ComfyUI's Python. It puts the \
+checkpoint `{CHECKPOINT_NAME}` and photos of twelve own things, with their masks, where ComfyUI finds them. Then press R here.
 2. Press Run. The word `{OWN}` is learned from three photos; then {OWN} and a {OTHER} are painted into predicted boxes.
 
 The model knows sixteen nouns: {ANCHOR_WORDS[0]}, {", ".join(ANCHOR_WORDS[1:15])} and {ANCHOR_WORDS[15]}. Try another \
@@ -47,8 +47,12 @@ def miniature_workflow() -> dict[str, Node]:
             680,
             0,
             {
-                **{"model": model, "clip": clip, "vae": vae},
-                **{"images": ("photos", 0), "mask": ("masks", 0), "anchors": ("anchors", 0)},
+                "model": model,
+                "clip": clip,
+                "vae": vae,
+                "images": ("photos", 0),
+                "mask": ("masks", 0),
+                "anchors": ("anchors", 0),
             },
             **INVERSION,
             name=OWN,
@@ -115,8 +119,10 @@ def miniature_workflow() -> dict[str, Node]:
             (300, 280),
             {"seed": 1, "control_after_generate": "fixed", **PAINTING},
             {
-                **{"model": ("guidance", 0), "positive": ("guidance", 1)},
-                **{"negative": ("negative", 0), "latent_image": ("latent", 0)},
+                "model": ("guidance", 0),
+                "positive": ("guidance", 1),
+                "negative": ("negative", 0),
+                "latent_image": ("latent", 0),
             },
         ),
         "decode": _moved(kept["decode"], 2520, 340, {"samples": ("sampler", 0), "vae": vae}),

@@ -13,10 +13,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 from PIL import Image, ImageDraw
 
-from support.locations import REPOSITORY
-
 from miniworld.laboratory.contact_sheet import GAP, LINE
 from miniworld.world.scenes import SIDE, render_scene
+from support.locations import REPOSITORY
 
 IMAGES, WORKFLOWS, HELP = REPOSITORY / "docs" / "images", REPOSITORY / "workflows", REPOSITORY / "web" / "docs"
 SMALL, LARGE, EDGE = 164, 248, 8
@@ -88,7 +87,6 @@ def main() -> None:
     thumbnail([], scenes()).save(WORKFLOWS / "04-train-layout-predictor.jpg", quality=85)
     own = [cut(("first-world/two-own.png", SIDE * column, 5 * SIDE, SIDE), LARGE) for column in (4, 6, 8, 10)]
     thumbnail([], own).save(WORKFLOWS / "07-two-concepts.jpg", quality=85)
-
 
     for node, name in {
         "CompInvTrainConcept": "01-train-concept",
