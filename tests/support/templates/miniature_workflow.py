@@ -16,8 +16,8 @@ from .first_workflows import TRAIN, Node
 NOTE = f"""## The miniature world: learn and compose in a few minutes, without a graphics card
 
 1. In the folder of this pack run `python -m miniworld /path/to/ComfyUI`, with ComfyUI's Python. It puts the \
-checkpoint `{CHECKPOINT_NAME}` and photos of twelve own things, with their masks, where ComfyUI finds them. Then press R \
-here.
+checkpoint `{CHECKPOINT_NAME}` and photos of twelve own things, with their masks, where ComfyUI finds them. Then \
+press R here.
 2. Press Run. The word `{OWN}` is learned from three photos; then {OWN} and a {OTHER} are painted into predicted boxes.
 
 The model knows sixteen nouns: {ANCHOR_WORDS[0]}, {", ".join(ANCHOR_WORDS[1:15])} and {ANCHOR_WORDS[15]}. Try another \
