@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,7 +73,10 @@ class Person:
             [node],
         )
         with self.page.expect_file_chooser() as chooser:
-            self.page.mouse.click(*place)
+            self.page.mouse.move(*place)
+            # Two clicks soon after each other would be a double click.
+            self.page.wait_for_timeout(1000)
+            self.page.mouse.click(*place, delay=100)
         self.clicks += 2  # The button, and Open in the system's dialog.
         chooser.value.set_files(str(photo))
         self.page.wait_for_function(
@@ -83,7 +87,9 @@ class Person:
     def run(self) -> dict:
         before = set(self.server.get("/history"))
         self.click(self.page.get_by_test_id("queue-button"))
+        deadline = time.monotonic() + 200
         while not (new := set(self.server.get("/history")) - before):
+            assert time.monotonic() < deadline, self.server.log[-2000:]
             self.page.wait_for_timeout(300)
         result = self.server.wait(new.pop())
         assert result.ok, result
