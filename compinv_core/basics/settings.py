@@ -177,7 +177,8 @@ def setting(default: Any, kind: Kind, meaning: str, *, name: str = "", **declara
 def changed(owner: type, name: str, default: Any, **declaration: Any) -> Any:
     """Declare a field of a settings class anew in one derived from it; `declaration` is what else differs."""
     (field,) = (field for field in dataclasses.fields(owner) if field.name == name)
-    metadata = {_KEY: dataclasses.replace(field.metadata[_KEY], default=default, **declaration)}
+    shown = declaration.pop("shown", default)
+    metadata = {_KEY: dataclasses.replace(field.metadata[_KEY], default=shown, **declaration)}
     return dataclasses.field(default=default, metadata=metadata)
 
 

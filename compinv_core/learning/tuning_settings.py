@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..basics.settings import changed, setting
+from ..semantic.hold import ANCHOR_LOSS, BOTH
 from ..training.optimizers import OPTIMIZERS
 from .methods import CUSTOM_DIFFUSION, DREAMBOOTH, Method
 from .settings import InversionConfig
@@ -64,6 +65,9 @@ class TuningConfig(InversionConfig):
         optional=True,
         group="accumulation",
     )
+    # A radius alone leaves the weights as they are without anchors: there, λ says how much they learn of the photos
+    # beside what they learn of the class.
+    hold: str = changed(InversionConfig, "hold", ANCHOR_LOSS, shown=BOTH)
     train_rank: int = setting(
         0,
         "whole number",

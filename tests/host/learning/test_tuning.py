@@ -216,13 +216,16 @@ def test_pictures_of_the_class_change_what_is_learned(loaded: Loaded) -> None:
     assert not torch.equal(next(iter(one.lora.values())), next(iter(other.lora.values())))
 
 
+@pytest.mark.parametrize("new", [False, True], ids=["older graph", "new node"])
 @pytest.mark.parametrize("method", METHODS)
-def test_anchors_change_the_trained_weights_at_the_nodes_defaults(loaded: Loaded, anchors: Any, method: str) -> None:
+def test_anchors_change_the_trained_weights_at_the_nodes_defaults(
+    loaded: Loaded, anchors: Any, method: str, new: bool
+) -> None:
     before = weights_of(loaded[0], loaded)
     moved: dict[bool, torch.Tensor] = {}
     words: dict[bool, torch.Tensor] = {}
     for held in (False, True):
-        case = default_tuning(method, steps=8)
+        case = default_tuning(method, new, steps=8)
         result = tune(loaded, case, anchors=anchors if held else None)
         after = weights_of(result.model, loaded)
         moved[held] = torch.cat([(after[name] - before[name]).flatten() for name in before])

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from compinv_core.basics.settings import read_settings
+from compinv_core.basics.settings import read_settings, settings_of
 from compinv_core.learning.concept import Concept
 from compinv_core.learning.settings import InversionConfig
 from compinv_core.learning.tuning_settings import CustomDiffusionConfig, DreamBoothConfig
@@ -63,10 +63,15 @@ def class_pictures() -> torch.Tensor:
     return torch.rand(2, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(7))
 
 
-def default_tuning(method: str, **settings: Any) -> Case:
-    """Return the node's own settings of "custom_diffusion" or "dreambooth", for two given class pictures."""
+def default_tuning(method: str, new: bool, **settings: Any) -> Case:
+    """Return the settings of an untouched node of "custom_diffusion" or "dreambooth", for two given class pictures.
+
+    ``new`` takes what a new node shows; otherwise that of a graph from before an input was there.
+    """
     kind = {"custom_diffusion": CustomDiffusionConfig, "dreambooth": DreamBoothConfig}[method]
-    return a_case(kind, **{"name": "my-cat", "superclass": "cat", "num_class_images": 2, **settings})
+    shown = {name: each.default for name, each in settings_of(kind, "hold").items()} if new else {}
+    shown = read_settings(kind, shown)
+    return a_case(kind, **{"name": "my-cat", "superclass": "cat", "num_class_images": 2, **shown, **settings})
 
 
 @functools.cache
