@@ -149,6 +149,23 @@ export function watch(node, read, changed) {
     });
 }
 
+/** Take a panel off a node again. */
+export function dropPanel(node, name) {
+    const index = node.widgets?.findIndex((widget) => widget.name === name && widget.type === "compinv") ?? -1;
+    if (index < 0) return;
+    node.widgets[index].onRemove?.();
+    node.widgets.splice(index, 1);
+    node.graph?.setDirtyCanvas(true, true);
+}
+
+/** Make a node as large as what is on it needs, and never smaller; returns by how much it has grown. */
+export function grow(node) {
+    const [width, height] = node.size, needed = node.computeSize();
+    node.setSize([Math.max(width, needed[0]), Math.max(height, needed[1])]);
+    node.graph?.setDirtyCanvas(true, true);
+    return node.size[1] - height;
+}
+
 export const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name);
 
 /** Set a widget's value as a person would, so that undo knows of it. */
