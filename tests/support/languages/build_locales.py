@@ -1,7 +1,7 @@
 """Writes locales/*/nodeDefs.json from the nodes' own descriptions and the translations beside this file.
 
-Run it after a change of a node's inputs or texts: `python tests/support/languages/build_locales.py`; it says what has no
-translation yet. In a translation `<name>` stands for the translated name of an input or output, in quotes. English
+Run it after a change of a node's inputs or texts: `python tests/support/languages/build_locales.py`; it says what has
+no translation yet. In a translation `<name>` stands for the translated name of an input or output, in quotes. English
 names of inputs stay what they are in the files.
 """
 
