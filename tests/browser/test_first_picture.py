@@ -24,13 +24,7 @@ SMALL = """([side]) => {
     set("CompInvTrainConcept", {steps: 2, batch_size: 1});
     set("EmptyLatentImage", {batch_size: 1});
     set("KSampler", {steps: 2});
-    const canvas = app.graph.nodes.find((node) => node.type === "CreateBoundingBoxes");
-    if (!canvas) return;
-    const boxes = canvas.widgets.find((w) => w.name === "editor_state"), factor = side / 512;
-    const scaled = ({x, y, width, height, ...rest}) =>
-        ({...rest, x: x * factor, y: y * factor, width: width * factor, height: height * factor});
-    boxes.value = boxes.value.map(scaled);
-    set("CreateBoundingBoxes", {width: side, height: side});
+    set("PrimitiveInt", {value: side});
 }"""
 SIDE = 64
 
@@ -49,7 +43,7 @@ class Person:
         self.click(self.page.get_by_role("button", name="Templates").first)
         self.click(self.page.get_by_text(PACK_FOLDER).first)
         self.click(self.page.get_by_test_id(f"template-workflow-{name}"))
-        kind = "CompInvTrainConcept" if name.startswith("01") else "CreateBoundingBoxes"
+        kind = "CompInvTrainConcept" if name.startswith("01") else "CompInvLayoutFromBoxes"
         self.page.wait_for_function("([kind]) => app.graph.nodes.some((node) => node.type === kind)", arg=[kind])
 
     def choose_photo(self, node: str, photo: Path) -> None:

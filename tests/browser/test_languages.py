@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support import build_locales
+from support.languages import build_locales
 from support.server import ComfyServer
 
 browser = pytest.importorskip("support.browser")

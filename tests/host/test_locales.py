@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from support import build_locales
+from support.languages import build_locales
 from support.server import ComfyServer
 
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
@@ -16,13 +16,13 @@ CODE = re.compile(r"[a-z]+(?:/[a-z]+)+|embedding:[\w-]+|\b\w+_\d{4}\b|\{\w*\}")
 @pytest.mark.parametrize("language", build_locales.LANGUAGES)
 def test_every_text_of_the_nodes_has_a_translation_and_no_other(language: str) -> None:
     missing, stale = build_locales.differences(language)
-    assert not missing, "add them to tests/support/translations"
-    assert not stale, "take them out of tests/support/translations"
+    assert not missing, "add them to tests/support/languages"
+    assert not stale, "take them out of tests/support/languages"
 
 
 def test_the_locale_files_are_up_to_date() -> None:
     stale = [str(path) for path, text in build_locales.files().items() if not path.exists() or path.read_text() != text]
-    assert not stale, "write them with: python tests/support/build_locales.py"
+    assert not stale, "write them with: python tests/support/languages/build_locales.py"
 
 
 @pytest.mark.parametrize("language", build_locales.LANGUAGES)

@@ -11,13 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from support import checkpoints, packing
+from support import checkpoints
 from support.locations import REPOSITORY, host_path
+from support.registry import packing
 from support.server import PACK_FOLDER, ComfyServer
 from support.templates import graph
 
 SIDE = 64
 MOST_BYTES = 15_000_000
+BOXES = json.dumps(
+    [
+        {"phrase": phrase, "x0": left, "y0": 0.1, "x1": left + 0.4, "y1": 0.9}
+        for phrase, left in (("a cat", 0.05), ("a ball", 0.55))
+    ]
+)
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +82,8 @@ def test_the_second_template_runs_from_the_archive(clean_host: ComfyServer) -> N
     prompt = graph.changed(
         graph.to_prompt(workflow, clean_host.get("/object_info")),
         CheckpointLoaderSimple={"ckpt_name": "tiny.safetensors"},
-        CreateBoundingBoxes={"width": SIDE, "height": SIDE, "editor_state": {"__value__": _boxes()}},
-        CompInvLayoutFromBoxes={"phrases": "a cat\na ball"},
+        PrimitiveInt={"value": SIDE},
+        CompInvLayoutFromBoxes={"phrases": "a cat\na ball", "boxes": BOXES},
         CompInvApplyLayoutGuidance={"text": "a cat and a ball"},
         EmptyLatentImage={"batch_size": 1},
         KSampler={"steps": 3},
@@ -86,13 +93,6 @@ def test_the_second_template_runs_from_the_archive(clean_host: ComfyServer) -> N
     guided = clean_host.images(result, graph.find(prompt, "SaveImage"))[0]
     plain = clean_host.run(graph.changed(prompt, CompInvApplyLayoutGuidance={"strength": 0.0}))
     assert (guided != clean_host.images(plain, graph.find(prompt, "SaveImage"))[0]).any()
-
-
-def _boxes() -> list[dict]:
-    return [
-        {"x": x, "y": 8, "width": 24, "height": 48, "metadata": {"type": "obj", "desc": name}}
-        for x, name in ((4, "a cat"), (36, "a ball"))
-    ]
 
 
 def test_the_requirements_move_nothing_of_the_hosts(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
@@ -91,21 +92,13 @@ TRAIN: dict[str, Node] = {
     ),
     "save": ("CompInvSaveConcept", "", (1080, 0), (280, 80), {}, {"concept": ("train", 0)}),
     "loss": ("LossGraphNode", "", (1080, 140), (280, 320), {}, {"loss": ("train", 2)}),
-    "prompt": (
-        "StringConcatenate",
-        "Prompt with the learned word",
-        (1400, 0),
-        (300, 200),
-        {"string_b": "cat", "delimiter": " "},
-        {"string_a": ("save", 0)},
-    ),
     "positive": (
         "CLIPTextEncode",
         "",
         (1400, 260),
         (300, 110),
         {},
-        {"clip": ("checkpoint", 1), "text": ("prompt", 0)},
+        {"clip": ("checkpoint", 1), "text": ("save", 1)},
     ),
     "negative": ("CLIPTextEncode", "Negative prompt", (1400, 430), (300, 110), {}, {"clip": ("checkpoint", 1)}),
     "size": ("GetImageSize", "", (1080, 700), (280, 120), {}, {"image": ("crop", 0)}),
@@ -141,14 +134,12 @@ TRAIN: dict[str, Node] = {
     ),
 }  # fmt: skip
 
-COMPOSE_NOTE = f"""## Put a learned concept beside something else
+COMPOSE_NOTE = """## Put a learned concept beside something else
 
 1. Choose the same **Stable Diffusion 1.5** checkpoint as in *01-train-concept* (for the miniature world of `make \
-demo`: `miniworld.safetensors`, and 128 × 128 on the canvas).
-2. Draw one box for each thing on the canvas. Its size is the size of the picture ({SIDE} × {SIDE}). The canvas is \
-shown in the editor's *Nodes 2.0* mode: switch it on in the menu behind ComfyUI's logo.
-3. *Layout From Boxes*: one phrase per line, in the order of the boxes. *Apply Layout Guidance*: the whole prompt. \
-Each phrase must stand in the prompt exactly as written.
+demo`: `miniworld.safetensors`, and 128 × 128 in *Width* and *Height*).
+2. *Layout From Boxes*: write one phrase per line, and draw a box for each on the node.
+3. *Apply Layout Guidance*: write the whole prompt. The chips show which of its tokens each phrase catches.
 
 `embedding:my-cat` is the word learned in *01-train-concept*. With `strength` 0 you get exactly \
 the pictures of the unguided model.
@@ -157,46 +148,42 @@ the pictures of the unguided model.
 COMPOSE: dict[str, Node] = {
     "note": ("MarkdownNote", "What this does", (-460, 0), (420, 360), {"": COMPOSE_NOTE}, {}),
     "checkpoint": ("CheckpointLoaderSimple", "", (0, 0), (320, 100), {"ckpt_name": CHECKPOINT}, {}),
-    "canvas": (
-        "CreateBoundingBoxes",
-        "",
-        (0, 160),
-        (420, 620),
-        {
-            "width": SIDE,
-            "height": SIDE,
-            "editor_state": [
-                {"x": 16, "y": 144, "width": 224, "height": 304, "metadata": {"type": "obj", "desc": "my cat"}},
-                {"x": 272, "y": 192, "width": 224, "height": 256, "metadata": {"type": "obj", "desc": "a ball"}},
-            ],
-        },
-        {},
-    ),
-    "size": ("GetImageSize", "", (460, 420), (280, 120), {}, {"image": ("canvas", 0)}),
+    "width": ("PrimitiveInt", "Width", (0, 160), (320, 90), {"value": SIDE}, {}),
+    "height": ("PrimitiveInt", "Height", (0, 310), (320, 90), {"value": SIDE}, {}),
     "layout": (
         "CompInvLayoutFromBoxes",
         "",
-        (460, 160),
-        (340, 200),
-        {"phrases": "embedding:my-cat cat\na ball"},
-        {"bboxes": ("canvas", 1), "width": ("size", 0), "height": ("size", 1)},
+        (360, 160),
+        (440, 560),
+        {
+            "phrases": "embedding:my-cat cat\na ball",
+            "width": SIDE,
+            "height": SIDE,
+            "boxes": json.dumps(
+                [
+                    {"phrase": "embedding:my-cat cat", "x0": 0.03, "y0": 0.28, "x1": 0.47, "y1": 0.88},
+                    {"phrase": "a ball", "x0": 0.53, "y0": 0.38, "x1": 0.97, "y1": 0.88},
+                ]
+            ),
+        },
+        {"width": ("width", 0), "height": ("height", 0)},
     ),
     "guidance": (
         "CompInvApplyLayoutGuidance",
         "",
         (840, 0),
-        (400, 420),
+        (400, 620),
         {"text": "embedding:my-cat cat and a ball"},
         {"model": ("checkpoint", 0), "clip": ("checkpoint", 1), "layout": ("layout", 0)},
     ),
-    "negative": ("CLIPTextEncode", "Negative prompt", (840, 480), (400, 110), {}, {"clip": ("checkpoint", 1)}),
+    "negative": ("CLIPTextEncode", "Negative prompt", (840, 700), (400, 110), {}, {"clip": ("checkpoint", 1)}),
     "latent": (
         "EmptyLatentImage",
         "",
-        (840, 650),
+        (840, 870),
         (400, 130),
         {"batch_size": 4},
-        {"width": ("size", 0), "height": ("size", 1)},
+        {"width": ("width", 0), "height": ("height", 0)},
     ),
     "sampler": (
         "KSampler",

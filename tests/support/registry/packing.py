@@ -9,7 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from .locations import REPOSITORY
+from ..locations import REPOSITORY
 
 COMFY_CLI = "comfy-cli==1.23.0"
 

@@ -1,7 +1,7 @@
-"""Writes locales/*/nodeDefs.json from the nodes' own descriptions and the translations in tests/support/translations/.
+"""Writes locales/*/nodeDefs.json from the nodes' own descriptions and the translations beside this file.
 
-Run it after a change of a node's inputs or texts: `python tests/support/build_locales.py`; it says what has no
-translation yet. In a translation `<name>` stands for the translated name of an input or output, in quotes. English
+Run it after a change of a node's inputs or texts: `python tests/support/languages/build_locales.py`; it says what has
+no translation yet. In a translation `<name>` stands for the translated name of an input or output, in quotes. English
 names of inputs stay what they are in the files.
 """
 
@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from support import host
 from support.locations import REPOSITORY
 
 LOCALES = REPOSITORY / "locales"
-TRANSLATIONS = Path(__file__).parent / "translations"
+TRANSLATIONS = Path(__file__).parent
 LANGUAGES = ("de", "ja", "zh")
 _SPECIAL = re.compile(r"[{}|@]")
 _REFERENCE = re.compile(r"<(\w+)>")

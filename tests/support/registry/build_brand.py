@@ -1,11 +1,12 @@
-"""Draws the registry's icon and banner with the miniature world's renderer: `python tests/support/build_brand.py`."""
+"""Draws the registry's icon and banner: `python tests/support/registry/build_brand.py`."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from PIL import Image, ImageDraw
 
