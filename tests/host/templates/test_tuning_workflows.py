@@ -23,6 +23,8 @@ def object_info(server: ComfyServer) -> dict:
 def short_prompt(name: str, trainer: str, checkpoint: str, object_info: dict) -> graph.Prompt:
     """A template with small pictures and few steps; everything else is as people get it."""
     prompt = graph.to_prompt(json.loads((REPOSITORY / "workflows" / f"{name}.json").read_text()), object_info)
+    things = ("my-cat", "my-ball")[: 2 if name.startswith("07") else 1]
+    prompt = graph.with_photos(prompt, *(f"{thing}-{number}.png" for thing in things for number in (1, 2, 3)))
     return graph.changed(
         prompt,
         CheckpointLoaderSimple={"ckpt_name": checkpoint},

@@ -57,6 +57,15 @@ def changed(prompt: Prompt, **changes: dict[str, Any]) -> Prompt:
     return prompt
 
 
+def with_photos(prompt: Prompt, *names: str) -> Prompt:
+    """Return a copy of a prompt whose Load Image nodes have these pictures, in the order of the nodes."""
+    prompt = copy.deepcopy(prompt)
+    loads = [node["inputs"] for node in prompt.values() if node["class_type"] == "LoadImage"]
+    for inputs, name in zip(loads, names, strict=True):
+        inputs["image"] = name
+    return prompt
+
+
 def find(prompt: Prompt, kind: str) -> str:
     """Return the id of the only node of a type."""
     (key,) = [key for key, node in prompt.items() if node["class_type"] == kind]
