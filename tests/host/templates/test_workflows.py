@@ -37,7 +37,7 @@ def trained(server: ComfyServer, sd1_checkpoint: str, object_info: dict) -> tupl
         EmptyLatentImage={"batch_size": 2},
         KSampler={"steps": 3},
     )
-    result = server.run(prompt)
+    result = server.run(graph.with_photos(prompt, *(f"my-cat-{number}.png" for number in (1, 2, 3))))
     assert result.ok and not result.remarks, result
     outputs = {prompt[key]["class_type"]: output for key, output in result.outputs.items()}
     return outputs, server.images(result, graph.find(prompt, "SaveImage"))
