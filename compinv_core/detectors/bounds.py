@@ -48,10 +48,9 @@ def check_sides(processor: Any) -> None:
     ValueError
     """
     for name in ("size", "crop_size", "pad_size"):
-        size = getattr(processor, name, None)
-        numbers = [] if size is None else list(dict(size).values())
-        if not all(number is None or (isinstance(number, int) and 1 <= number <= _LARGEST_SIDE) for number in numbers):
-            raise ValueError(f"{name} {dict(size)}")
+        size = dict(getattr(processor, name, None) or {})
+        if not all(side is None or (isinstance(side, int) and 1 <= side <= _LARGEST_SIDE) for side in size.values()):
+            raise ValueError(f"{name} {size}")
 
 
 class MemoryBudget(TorchFunctionMode):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..basics.digests import digest, text_digest
 from ..basics.line_chart import COLOURS
-from ..boxes.layout import Box
+from ..boxes.places import Place, bounding_box
 from .measures import AttentionCurves, mean_map
 from .plots import PALETTE
 from .record import AttentionRecord
@@ -29,7 +29,7 @@ _PICTURE_SIDE = 768
 def write_scrubber(
     record: AttentionRecord,
     curves: AttentionCurves,
-    boxes: Sequence[Box | None],
+    boxes: Sequence[Place | None],
     image: torch.Tensor | None,
     folder: Path,
 ) -> Path:
@@ -43,7 +43,8 @@ def write_scrubber(
 
     Parameters
     ----------
-    boxes : sequence of boxes or None, length P
+    boxes : sequence of Place or None, length P
+        Of a soft mask the box around it is shown.
     image : Tensor (B, H, W, 3), in [0, 1], optional
         The finished pictures.
     folder : Path
@@ -57,7 +58,7 @@ def write_scrubber(
     shown = {
         "phrases": record.phrases,
         "colours": [COLOURS[index % len(COLOURS)] for index in range(len(record.phrases))],
-        "boxes": boxes,
+        "boxes": [None if box is None else bounding_box(box) for box in boxes],
         "steps": [frame.step for frame in frames],
         "measured": curves.steps,
         "total": record.steps,

@@ -55,6 +55,14 @@ def test_the_location_loss_is_the_attention_outside_the_box(written: tuple[dict,
     assert before["values"][0] == [1.0, None] and before["dashed"]
 
 
+def test_a_soft_mask_is_shown_by_the_box_around_it(tmp_path: Path) -> None:
+    places = (torch.tensor([[0.0, 0.2], [0.0, 1.0]]), LEFT)
+    frames = (AttentionFrame(0, 9.0, maps(1, 0, 0, 0)),)
+    record = AttentionRecord("a cat and a ball", ("a cat", "a ball"), places, frames, 1, 2, 4)
+    path = write_scrubber(record, attention_curves(record, places), places, None, tmp_path)
+    assert json.loads(path.read_text())["boxes"] == [[0.5, 0.5, 1.0, 1.0], list(LEFT)]
+
+
 def test_the_same_content_has_the_same_files(written: tuple[dict, Path], tmp_path: Path) -> None:
     # Both phrases' sheets differ; the second is zeros.
     assert len(set(written[0]["sheets"])) == 2 and len(set(written[0]["pictures"])) == 1
