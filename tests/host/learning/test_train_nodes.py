@@ -114,7 +114,7 @@ def test_bad_widgets_get_a_sentence_and_the_server_goes_on(
 
 
 def test_bad_connections_get_a_sentence(server: ComfyServer) -> None:
-    Image.new("RGB", (32, 32)).save(server.base / "input" / "mask.png")
+    Image.new("RGB", (32, 32), "white").save(server.base / "input" / "mask.png")
     prompt = training_prompt(name="never", model=["8", 0])
     prompt["8"] = node("CheckpointLoaderSimple", ckpt_name="refiner.safetensors")
     assert "only Stable Diffusion 1" in server.run(prompt).error

@@ -180,6 +180,7 @@ def test_separately_trained_concepts_compose(loaded: Loaded, folder: Path) -> No
 def test_a_model_with_a_lora_is_trained_with_it(
     loaded: Loaded, folder: Path, caplog: pytest.LogCaptureFixture, method: str
 ) -> None:
+    caplog.set_level("INFO", logger="compinv")
     save_file(small_lora(), folder / "small.safetensors")
     patched = with_loras(loaded[0], "small")
     before, picture = weights_of(patched), sample(patched, encode())
@@ -201,9 +202,10 @@ def test_a_model_with_a_lora_is_trained_with_it(
 def test_a_word_is_learned_for_a_model_with_a_lora(
     loaded: Loaded, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", logger="compinv")
     save_file(small_lora(), folder / "small.safetensors")
     plain = train(loaded, short_config(steps=1))
-    assert "patched" not in caplog.text and plain.concepts[0].metadata["model_patched"] == "False"
+    assert "the model is patched" not in caplog.text and plain.concepts[0].metadata["model_patched"] == "False"
     result = train((with_loras(loaded[0], "small"), *loaded[1:]), short_config(steps=1))
     assert "the word is learned for the patched model, which is not changed" in caplog.text
     assert result.losses != plain.losses and result.concepts[0].metadata["model_patched"] == "True"
