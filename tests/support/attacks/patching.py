@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -32,7 +34,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "PatchModelAddDownscale": {"block_number": 1},
     "UNetCrossAttentionMultiply": {"q": 1.1, "k": 0.9},
     "UNetSelfAttentionMultiply": {"q": 1.1, "k": 0.9},
-    "ContextWindowsManual": {"dim": 2, "context_length": 8, "context_overlap": 2},
+    "ModelMergeSubtract": {"multiplier": 0.5},
+    "ContextWindowsManual": {"dim": 2, "context_length": 4, "context_overlap": 1},
 }
 
 
@@ -55,8 +58,10 @@ class Outcome:
 
 
 def patching_nodes() -> dict[str, Any]:
-    """Return the host's own nodes with a MODEL in and a MODEL out, by their names."""
-    host.start()
+    """Return the host's own nodes with a MODEL in and a MODEL out, by their names; of merges by block that of SD1."""
+    loras = host.start() / "models" / "loras"
+    loras.mkdir(exist_ok=True)
+    save_file(_lora(), loras / LORA)
     import nodes
 
     if "RescaleCFG" not in nodes.NODE_CLASS_MAPPINGS:
@@ -64,7 +69,8 @@ def patching_nodes() -> dict[str, Any]:
     found = {}
     for name, node in sorted(nodes.NODE_CLASS_MAPPINGS.items()):
         kinds = [spec[0] for specs in node.INPUT_TYPES().values() if isinstance(specs, dict) for spec in specs.values()]
-        if "MODEL" in kinds and "MODEL" in node.RETURN_TYPES and not name.startswith("CompInv"):
+        merges_others = name.startswith("ModelMerge") and node.CATEGORY.endswith("specific") and name != "ModelMergeSD1"
+        if "MODEL" in kinds and "MODEL" in node.RETURN_TYPES and not (name.startswith("CompInv") or merges_others):
             found[name] = node
     return found
 
@@ -106,13 +112,13 @@ def guided(model: Any, strength: float) -> tuple[Any, list]:
     from compinv_core.host.spatial.guidance import apply_layout_guidance
     from compinv_core.spatial.settings import GuidanceConfig
 
-    layout = Layout(("a cat", "a ball"), ((0, 0, 0.5, 1), (0.5, 0, 1, 1)), 128, 128)
+    layout = Layout(("a cat", "a ball"), ((0, 0, 0.5, 1), (0.5, 0, 1, 1)), 64, 64)
     config = GuidanceConfig(strength=strength, threshold=0.1, max_iterations=1, guided_steps=2)
     return apply_layout_guidance(model, host.load("tiny")[1], PROMPT, layout, config)
 
 
 def _picture(model: Any, positive: list) -> torch.Tensor:
-    return sample(model, positive, noise_like(1, 16, 16), latent_image=torch.zeros(1, 4, 16, 16), steps=2, cfg=4.0)
+    return sample(model, positive, noise_like(), steps=2, cfg=4.0)
 
 
 def outcome(name: str, node: Any) -> Outcome:
@@ -144,12 +150,13 @@ def _fault(make: Any, plain: torch.Tensor) -> str:
     return "" if torch.equal(none, plain) else "not neutral at strength 0"
 
 
-def page(outcomes: list[Outcome]) -> str:
-    """Return the page with the table."""
+def page(outcomes: list[Outcome], names: Iterable[str]) -> str:
+    """Return the page with the table; `names` are those of all such nodes."""
     rows = [
         f"| {each.name} | {each.before or 'yes'} | {each.after or 'yes'} |" for each in outcomes if not each.refused
     ]
     others = ", ".join(each.name for each in outcomes if each.refused)
+    untried = ", ".join(sorted(set(names) - {each.name for each in outcomes}))
     return f"""# Beside the host's other nodes
 
 Every node of ComfyUI that takes a MODEL and gives one, with its defaults, in the same graph as *Apply Layout Guidance*:
@@ -163,21 +170,18 @@ on random weights.
 
 Not for Stable Diffusion 1, or in need of another model's part, also without guidance: {others}.
 
-Not tried, for they compile for minutes or want several cards: {", ".join(sorted(LEFT_OUT))}.
+Not tried: {untried}.
 """
 
 
 def main() -> None:
     """Write the page."""
-    host.start()
-    import folder_paths
-    from safetensors.torch import save_file
-
-    place = Path(folder_paths.get_folder_paths("loras")[0])
-    place.mkdir(parents=True, exist_ok=True)
-    save_file(_lora(), place / LORA)
-    outcomes = [outcome(name, node) for name, node in patching_nodes().items() if name not in LEFT_OUT]
-    PAGE.write_text(page(outcomes))
+    outcomes = []
+    for name, node in patching_nodes().items():
+        if name not in LEFT_OUT:
+            outcomes.append(outcome(name, node))
+            print(outcomes[-1], flush=True)
+    PAGE.write_text(page(outcomes, patching_nodes()))
 
 
 if __name__ == "__main__":
