@@ -76,7 +76,7 @@ def page(request: pytest.FixtureRequest, server: ComfyServer) -> Iterator[browse
 
 
 def open_graph(page: browser.Page, described: dict[str, tuple], kind: str) -> None:
-    page.evaluate(build, list(described.items()))
+    page.evaluate(build, [list(described.items()), {}])
     page.evaluate(SHOW, kind)
     page.locator(".compinv-canvas").wait_for()
 

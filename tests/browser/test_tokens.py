@@ -56,7 +56,7 @@ def page(request: pytest.FixtureRequest, server: ComfyServer) -> Iterator[browse
     complaints: list[str] = []
     with browser.open_frontend(server.url, complaints) as page:
         page.evaluate(VUE_NODES, [request.param])
-        page.evaluate(build, list(GRAPH.items()))
+        page.evaluate(build, [list(GRAPH.items()), {}])
         page.evaluate("() => { app.canvas.ds.scale = 1; app.canvas.ds.offset = [100, 100]; }")
         page.locator(".compinv-tokens").nth(1).wait_for()
         yield page
