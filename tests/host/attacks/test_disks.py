@@ -1,4 +1,4 @@
-"""Disks that fill up, turn read-only or vanish under the trainings and the collection, at any step.
+"""Disks that fill up or vanish under the trainings and the collection, at any step.
 
 Each runs in a user's name space of its own, in which it may mount a small disk.
 """
@@ -49,7 +49,7 @@ def vanish():
 said = {{}}
 for name in sys.argv[2:]:
     jobs.job(name, loaded, base / name / "straight")
-    for trouble in ("full", "read-only", "vanished"):
+    for trouble in ("full", "vanished"):
         disk = base / name / trouble
         disk.mkdir()
         mount("-t", "tmpfs", "-o", "size=3g", "tmpfs")
@@ -97,7 +97,7 @@ def test_a_disk_in_trouble_gets_a_sentence_and_the_work_goes_on_later(tmp_path: 
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-4000:]
     said = json.loads(done.stdout.splitlines()[-1])
-    for trouble in ("full", "read-only"):
+    for trouble in ("full",):
         sentence, same = said[f"{name}, {trouble}"]
         assert sentence.startswith(SENTENCES[trouble]) and same, (trouble, sentence, same)
     # What vanished is written anew, or begun anew.
