@@ -16,11 +16,15 @@ LANGUAGE = "([language]) => app.extensionManager.setting.set('Comfy.Locale', lan
 ADD = """([type]) => {
     const node = LiteGraph.createNode(type);
     app.graph.add(node);
-    app.canvas.ds.scale = 1;
+    app.canvas.ds.scale = 0.6;
     app.canvas.centerOnNode(node);
-    app.canvas.select(node);
     app.canvas.setDirty(true, true);
     return [node.title, node.inputs.map((input) => [input.name, input.label ?? input.localized_name])];
+}"""
+TITLE = """() => {
+    const [node] = app.graph.nodes, { scale, offset } = app.canvas.ds, box = app.canvas.canvas.getBoundingClientRect();
+    const at = [node.pos[0] + 80, node.pos[1] - LiteGraph.NODE_TITLE_HEIGHT / 2];
+    return [box.left + (at[0] + offset[0]) * scale, box.top + (at[1] + offset[1]) * scale];
 }"""
 EMPTY = {"version": 0.4, "last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "groups": []}
 
@@ -62,6 +66,8 @@ def test_names_of_nodes_and_inputs_are_shown_in_the_language(page: browser.Page,
 def test_the_help_panel_shows_the_nodes_page(page: browser.Page, node: str, tmp_path: Path) -> None:
     in_language(page, "en")
     page.evaluate(ADD, [node])
+    page.wait_for_timeout(1000)
+    page.mouse.click(*page.evaluate(TITLE))
     page.locator('[data-testid="selection-toolbox"] button:has(i[class*="info"])').first.click()
     page.get_by_text("When it fails").first.wait_for()
     picture = page.locator(f'img[src*="{node}"]').first
