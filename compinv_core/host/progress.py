@@ -37,7 +37,7 @@ def host_listener() -> Sink:
 
 def server() -> Any:
     """Return the host's server, or None where it runs without one."""
-    return getattr(sys.modules["server"].PromptServer, "instance", None) if "server" in sys.modules else None
+    return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
 
 
 def executing_node() -> str | None:

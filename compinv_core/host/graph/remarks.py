@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ from comfy_api.latest import io
 from comfy_execution.utils import get_executing_context
 
 from ...basics.errors import Remark, Remarks, UserError, remarks_to
+from ..progress import server
 
 EVENT = "compinv.remarks"
 
@@ -49,7 +49,7 @@ def told(question: dict[str, Any]) -> dict[str, Any]:
     wanted = question.get("workflow")
     if not isinstance(wanted, str):
         raise UserError("Say by `workflow` the id of the workflow that is asked about.")
-    runs = _server().prompt_queue.get_history(map_function=lambda run: run)
+    runs = server().prompt_queue.get_history(map_function=lambda run: run)
     for run in reversed(runs.values()):
         workflow = (run["prompt"][3].get("extra_pnginfo") or {}).get("workflow") or {}
         if workflow.get("id") == wanted and run.get("outputs"):
@@ -59,26 +59,21 @@ def told(question: dict[str, Any]) -> dict[str, Any]:
 
 def running_node() -> tuple[dict[str, Any] | None, str | None]:
     """Return the graph that runs, in API form, and the id of the node; (None, None) where none is known."""
-    running, server = get_executing_context(), _server()
-    if running is None or server is None:
+    running, host = get_executing_context(), server()
+    if running is None or host is None:
         return None, None
-    items, _ = server.prompt_queue.get_current_queue_volatile()
+    items, _ = host.prompt_queue.get_current_queue_volatile()
     return next((item[2] for item in items if item[1] == running.prompt_id), None), running.node_id
-
-
-def _server() -> Any:
-    """Return the host's server, or None where the host runs without one."""
-    return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
 
 
 def _sender() -> Callable[[list[Remark]], None]:
     """Return what sends the running node's remarks to the editor that queued it; nothing without a server."""
-    running, server = get_executing_context(), _server()
-    if running is None or server is None:
+    running, host = get_executing_context(), server()
+    if running is None or host is None:
         return lambda said: None
 
     def send(said: list[Remark]) -> None:
-        server.send_sync(EVENT, {"node": running.node_id, "remarks": list(said)}, server.client_id)
+        host.send_sync(EVENT, {"node": running.node_id, "remarks": list(said)}, host.client_id)
 
     send([])
     return send

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from ...basics.errors import UserError
+from ..progress import server
 from .remarks import told
 from .tokens import tokens_caught
 from .training import run_answer
@@ -20,14 +20,10 @@ ANSWERS: dict[str, Answer] = {"run": run_answer, "told": told, "tokens": tokens_
 
 def register() -> None:
     """Add the addresses to the running server; where ComfyUI runs without one, nobody asks."""
-    if "server" not in sys.modules:
-        return
-    from server import PromptServer
-
-    server = getattr(PromptServer, "instance", None)
-    if server is not None:
+    host = server()
+    if host is not None:
         for name, answer in ANSWERS.items():
-            server.routes.post(f"/compinv/{name}")(_handler(answer))
+            host.routes.post(f"/compinv/{name}")(_handler(answer))
 
 
 def _handler(answer: Answer) -> Callable[[Any], Any]:
