@@ -100,62 +100,50 @@ def collect_layouts(
     check_autoencoder(Family.of(NODE_NAME, model, clip), vae)
     check_writable(folder)
     with alone_in(folder):
-        return _collected_in(folder, model, clip, vae, detector, vocabulary, config, on_batch)
-
-
-def _collected_in(
-    folder: Path,
-    model: ModelPatcher,
-    clip: CLIP,
-    vae: VAE,
-    detector: Detector,
-    vocabulary: Anchors,
-    config: CollectionConfig,
-    on_batch: Callable[[LayoutDataset], None],
-) -> LayoutDataset:
-    sink = host_listener()
-    labels = _labels(vocabulary, detector)
-    planning = Work("planning", 2, sink)
-    pairs = choose_pairs(tuple(labels), config.pairs, config.seed)
-    planning.report(1)
-    models, earlier = model_fingerprint(model, clip, vae), earlier_fingerprint(model, clip, vae)
-    settings = _settings(_named(models), detector, config, labels, pairs)
-    store = LayoutStore(folder, settings, lambda: _named(earlier()))
-    fingerprint = data_set_fingerprint(folder)
-    planning.report(2)
-    plan = Plan(pairs, config.images_per_pair, config.seed)
-    painter = Painter(model, clip, vae, config.sampling, config.height, config.width)
-    for _ in range(_ATTEMPTS):
-        done = store.count(plan)
-        logger.info("%s: painting %d of %d pictures.", NODE_NAME, len(plan) - done, len(plan))
-        work = Work("painting", len(plan), sink, done)
-        for batch in batches(store.missing(plan), config.batch_size):
-            prompt = config.template.format(*batch[0].nouns)
-            pictures = painter.paint(painter.encode(prompt), [image.seed for image in batch])
-            found = [_best(frame, labels, image) for frame, image in zip(detector.detect(pictures), batch, strict=True)]
-            for picture, image in zip(pictures, batch, strict=True):
-                write_picture(store.image_path(image), picture)
-            store.add(list(zip(batch, found, strict=True)), (config.width, config.height))
-            on_batch(store.dataset())
-            for picture in pictures:
-                done += 1
-                work.report(done, picture=as_image(picture))
-        lost = store.forget_lost()
-        if not lost:
-            break
-        remark(f"{NODE_NAME}: {lost} pictures were deleted meanwhile; they are painted again.")
-    else:
-        raise UserError(
-            f"Pictures of the data set {quoted(folder.name)} are deleted while they are painted; leave its folder "
-            "alone, or choose another name for `dataset`."
-        )
-    _collected[folder] = (_folder_state(folder), fingerprint)
-    dataset = store.dataset()
-    logger.info(
-        "%s: %d pictures of %d pairs, both nouns found in %d of them.",
-        NODE_NAME, dataset.pictures, len(pairs), len(dataset.annotations),
-    )  # fmt: skip
-    return dataset
+        sink = host_listener()
+        labels = _labels(vocabulary, detector)
+        planning = Work("planning", 2, sink)
+        pairs = choose_pairs(tuple(labels), config.pairs, config.seed)
+        planning.report(1)
+        models, earlier = model_fingerprint(model, clip, vae), earlier_fingerprint(model, clip, vae)
+        settings = _settings(_named(models), detector, config, labels, pairs)
+        store = LayoutStore(folder, settings, lambda: _named(earlier()))
+        fingerprint = data_set_fingerprint(folder)
+        planning.report(2)
+        plan = Plan(pairs, config.images_per_pair, config.seed)
+        painter = Painter(model, clip, vae, config.sampling, config.height, config.width)
+        for _ in range(_ATTEMPTS):
+            done = store.count(plan)
+            logger.info("%s: painting %d of %d pictures.", NODE_NAME, len(plan) - done, len(plan))
+            work = Work("painting", len(plan), sink, done)
+            for batch in batches(store.missing(plan), config.batch_size):
+                prompt = config.template.format(*batch[0].nouns)
+                pictures = painter.paint(painter.encode(prompt), [image.seed for image in batch])
+                frames = detector.detect(pictures)
+                found = [_best(frame, labels, image) for frame, image in zip(frames, batch, strict=True)]
+                for picture, image in zip(pictures, batch, strict=True):
+                    write_picture(store.image_path(image), picture)
+                store.add(list(zip(batch, found, strict=True)), (config.width, config.height))
+                on_batch(store.dataset())
+                for picture in pictures:
+                    done += 1
+                    work.report(done, picture=as_image(picture))
+            lost = store.forget_lost()
+            if not lost:
+                break
+            remark(f"{NODE_NAME}: {lost} pictures were deleted meanwhile; they are painted again.")
+        else:
+            raise UserError(
+                f"Pictures of the data set {quoted(folder.name)} are deleted while they are painted; leave its folder "
+                "alone, or choose another name for `dataset`."
+            )
+        _collected[folder] = (_folder_state(folder), fingerprint)
+        dataset = store.dataset()
+        logger.info(
+            "%s: %d pictures of %d pairs, both nouns found in %d of them.",
+            NODE_NAME, dataset.pictures, len(pairs), len(dataset.annotations),
+        )  # fmt: skip
+        return dataset
 
 
 def _labels(vocabulary: Anchors, detector: Detector) -> dict[str, str]:
