@@ -75,7 +75,7 @@ def attention_weights(query: torch.Tensor, key: torch.Tensor, heads: int) -> tor
         float32, or float64 for float64 inputs.
     """
     dtype = torch.promote_types(query.dtype, torch.float32)
-    query, key = (_split_heads(value.to(dtype), heads) for value in (query, key))
+    query, key = (split_heads(value.to(dtype), heads) for value in (query, key))
     return (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)
 
 
@@ -185,5 +185,6 @@ def maps_by_resolution(
     return {resolution: torch.stack(maps, dim=1) for resolution, maps in grouped.items()}
 
 
-def _split_heads(value: torch.Tensor, heads: int) -> torch.Tensor:
+def split_heads(value: torch.Tensor, heads: int) -> torch.Tensor:
+    """Part queries, keys or values (B, N, heads * d) into (B, heads, N, d)."""
     return value.unflatten(-1, (heads, -1)).transpose(1, 2)

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import torch
 
+from .attention import split_heads
+
 _QUERIES = 32
 # σ₁, where the usual schedule of Stable Diffusion begins; one that reaches zero signal begins far above, with a picture
 # that is as much noise.
@@ -35,7 +37,7 @@ def logit_ranges(query: torch.Tensor, key: torch.Tensor, heads: int) -> torch.Te
     Tensor (B, heads, 1, 1), of the query's type
     """
     some = query[:, :: max(1, query.shape[1] // _QUERIES)]
-    some, key = (each.unflatten(-1, (heads, -1)).transpose(1, 2) for each in (some, key))
+    some, key = (split_heads(each, heads) for each in (some, key))
     logits = (some @ key.transpose(-1, -2)).float() * key.shape[-1] ** -0.5
     return (logits.amax(-1) - logits.amin(-1)).mean(-1)[..., None, None].to(query.dtype)
 

@@ -13,7 +13,7 @@ import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch.nn import functional as F
 
-from ...spatial.attention import attention_weights
+from ...spatial.attention import attention_weights, split_heads
 from ..sampling.capture import map_resolution, with_attention_patch
 from ..unet_blocks import BlockId, transformer_blocks
 
@@ -84,6 +84,6 @@ class SharpenedMaps:
 
 def _sharpened(maps: torch.Tensor, query: torch.Tensor, key: torch.Tensor, heads: int) -> torch.Tensor:
     """S·A (B, N, P) of maps (B, N, P): the self-attention of queries and keys (B, N, heads * d), mean over heads."""
-    query, key = (each.unflatten(-1, (heads, -1)).transpose(1, 2).float() for each in (query, key))
+    query, key = (split_heads(each, heads).float() for each in (query, key))
     values = F.pad(maps, (0, -maps.shape[-1] % _WIDTH))[:, None].expand(-1, heads, -1, -1)
     return F.scaled_dot_product_attention(query, key, values).mean(1)[..., : maps.shape[-1]]

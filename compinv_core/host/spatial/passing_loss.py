@@ -9,6 +9,7 @@ import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
 from ...boxes.places import place_masks
+from ...spatial.attention import BlockMaps
 from ...spatial.guidance import location_loss
 from ..sampling.capture import AttentionTap, TapTarget, with_attention_patch
 from ..unet_blocks import BlockId
@@ -51,13 +52,12 @@ class PassingLoss:
                 watched.append((tap, regions))
 
         def done() -> None:
-            losses = [self._loss_of(tap, regions) for tap, regions in watched if tap.maps()]
+            losses = [self._loss_of(maps, regions) for tap, regions in watched if (maps := tap.maps())]
             self._loss = torch.stack(losses).mean(0) if losses else None
 
         return dict(model_options), done
 
-    def _loss_of(self, tap: AttentionTap, regions: Sequence[Region]) -> torch.Tensor:
-        maps = [each.values for each in tap.maps()]
-        places = [region.place for region in regions]
-        masks = {each.shape[-2:]: place_masks(places, *each.shape[-2:]).to(each) for each in maps}
-        return torch.stack([location_loss(each, masks[each.shape[-2:]], self._form) for each in maps]).mean(0)
+    def _loss_of(self, maps: Sequence[BlockMaps], regions: Sequence[Region]) -> torch.Tensor:
+        values, places = [each.values for each in maps], [region.place for region in regions]
+        masks = {size: place_masks(places, *size).to(values[0]) for size in {each.shape[-2:] for each in values}}
+        return torch.stack([location_loss(each, masks[each.shape[-2:]], self._form) for each in values]).mean(0)
