@@ -1,17 +1,10 @@
 // Where each phrase was attended to, at any step: heatmaps over the picture, and curves over the steps.
 
-import { element, extend, grow, panel, pictureUrl } from "./frontend.js";
+import { element, extend, grow, panel, pictureUrl, svg } from "./frontend.js";
 
 const GONE = "The maps of the last run are gone, for ComfyUI empties its temp folder when it starts; run again.";
 const SIDE = 320, OVER_PICTURE = 0.6;
-const SVG = "http://www.w3.org/2000/svg";
 const CHART = { width: 320, height: 90, left: 4, top: 16, bottom: 4 };
-
-const drawn = (name, attributes) => {
-    const made = document.createElementNS(SVG, name);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    return made;
-};
 
 function loaded(file) {
     return new Promise((resolve, reject) => {
@@ -135,10 +128,8 @@ class Scrubber {
         const { steps, measured, total } = this.shown;
         const across = (step) => left + ((width - 2 * left) * step) / Math.max(1, total - 1);
         const up = (value) => height - bottom - ((height - top - bottom) * (value - low)) / (high - low);
-        const chart = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title });
-        const words = drawn("text", { x: left, y: 10 });
-        words.textContent = title;
-        chart.append(words, drawn("line", {
+        const chart = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title });
+        chart.append(svg("text", { x: left, y: 10 }, title), svg("line", {
             class: "compinv-now", x1: across(steps[this.row]), x2: across(steps[this.row]), y1: top, y2: height - bottom,
         }));
         for (const { name, colour, dashed, values } of lines) {
@@ -147,11 +138,8 @@ class Scrubber {
                 if (value !== null) path += `${pen}${across(measured[index]).toFixed(1)} ${up(value).toFixed(1)}`;
                 pen = value === null ? "M" : "L";
             });
-            const line = drawn("path", { d: path, stroke: colour, "stroke-dasharray": dashed ? "3 3" : "none" });
-            const tip = drawn("title", {});
-            tip.textContent = dashed ? `${name}, before guidance` : name;
-            line.append(tip);
-            chart.append(line);
+            const tip = svg("title", {}, dashed ? `${name}, before guidance` : name);
+            chart.append(svg("path", { d: path, stroke: colour, "stroke-dasharray": dashed ? "3 3" : "none" }, tip));
         }
         return chart;
     }

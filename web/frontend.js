@@ -227,6 +227,14 @@ export function pictureUrl({ filename, subfolder = "", type = "temp", version = 
     return api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type, version })}`);
 }
 
+/** Make a part of a drawing: `svg("line", { x1: 0, … }, child)`. */
+export function svg(tag, attributes = {}, ...children) {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    made.append(...children);
+    return made;
+}
+
 /** Make an element: `element("button", { title: "…", onclick }, "text", child)`. */
 export function element(tag, properties = {}, ...children) {
     const made = Object.assign(document.createElement(tag), properties);

@@ -1,7 +1,7 @@
 // Live training: how a training stands, its curves, and its saved steps, of which one can be made the result.
 
 import { ask, element, extend, grow, listen, nodeOf, panel, pictureUrl } from "./frontend.js";
-import { setValue, sourceOf, valueOf, whenSet, widgetOf } from "./frontend.js";
+import { setValue, sourceOf, svg, valueOf, whenSet, widgetOf } from "./frontend.js";
 
 const METHODS = {
     CompInvTrainConcept: "textual inversion",
@@ -135,12 +135,6 @@ class View {
             button.setAttribute("aria-pressed", String(button.dataset.step === chosen));
         }
     }
-}
-
-function svg(tag, attributes) {
-    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-    return made;
 }
 
 for (const nodeId of Object.keys(METHODS)) {
