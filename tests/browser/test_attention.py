@@ -14,7 +14,6 @@ from support.templates.graph import Prompt
 
 browser = pytest.importorskip("support.browser")
 
-VUE_NODES = "async ([on]) => { await app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on); }"
 LOAD = """async ([prompt]) => {
     await app.loadApiJson(prompt, "attention");
     // As a workflow of its own it gets an id.
@@ -53,11 +52,10 @@ def page(server: ComfyServer) -> Iterator[browser.Page]:
 
 @pytest.fixture(params=["LiteGraph", "Nodes 2.0"])
 def panel(request: pytest.FixtureRequest, page: browser.Page) -> Iterator[browser.Page]:
-    page.evaluate(VUE_NODES, [request.param == "Nodes 2.0"])
-    page.evaluate(LOAD, [recorded(2)])
-    page.locator(f"{PANEL} canvas").wait_for(state="visible")
-    yield page
-    page.evaluate(VUE_NODES, [False])
+    with browser.rendering(page, request.param == "Nodes 2.0"):
+        page.evaluate(LOAD, [recorded(2)])
+        page.locator(f"{PANEL} canvas").wait_for(state="visible")
+        yield page
 
 
 def test_another_step_phrase_or_image_is_another_map(panel: browser.Page, tmp_path: Path) -> None:

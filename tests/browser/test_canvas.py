@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import time
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,7 +32,6 @@ SMALL = """([side]) => {
     app.canvas.ds.scale = 1;
     app.canvas.centerOnNode(of("CreateBoundingBoxes")[0]);
 }"""
-VUE_NODES = "async ([on]) => { await app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on); }"
 CANVAS_BOXES = """() => app.graph.nodes.find((node) => node.type === "CreateBoundingBoxes")
     .widgets.find((widget) => widget.name === "editor_state").value"""
 CANVAS = '[data-testid="bounding-boxes"] canvas'
@@ -44,34 +39,9 @@ CANVAS = '[data-testid="bounding-boxes"] canvas'
 
 @pytest.fixture
 def page(server: ComfyServer) -> Iterator[browser.Page]:
-    with browser.open_frontend(server.url) as page:
-        # Only this mode shows the canvas. The setting is kept on the server, which other tests use too.
-        page.evaluate(VUE_NODES, [True])
+    # Only this mode shows the canvas. The setting is kept on the server, which other tests use too.
+    with browser.open_frontend(server.url) as page, browser.rendering(page, True):
         yield page
-        page.evaluate(VUE_NODES, [False])
-
-
-def run_from_editor(page: browser.Page, server: ComfyServer) -> Image.Image:
-    """Press Run and return the saved picture."""
-    before = set(server.get("/history"))
-    page.evaluate("async () => { await app.queuePrompt(0); }")
-    deadline = time.monotonic() + 300
-    while not set(server.get("/history")) - before:
-        assert time.monotonic() < deadline
-        # Lets the page go on with its own work meanwhile.
-        page.wait_for_timeout(200)
-    (prompt_id,) = set(server.get("/history")) - before
-    result = server.wait(prompt_id)
-    assert result.ok, result
-    (record,) = [image for output in result.outputs.values() for image in output.get("images", []) if is_saved(image)]
-    with urllib.request.urlopen(f"{server.url}/view?{urllib.parse.urlencode(record)}", timeout=60) as answer:
-        picture = Image.open(io.BytesIO(answer.read()))
-        picture.load()
-        return picture
-
-
-def is_saved(record: dict[str, Any]) -> bool:
-    return record["type"] == "output" and record["filename"].startswith("predicted")
 
 
 def canvas_inputs(picture: Image.Image) -> dict[str, Any]:
@@ -89,7 +59,7 @@ def test_a_box_moved_on_the_canvas_is_in_the_pictures_metadata(page: browser.Pag
     assert browser.load_workflow(page, workflow) == []
     page.evaluate(SMALL, [SIDE])
 
-    first = run_from_editor(page, server)
+    first = browser.painted(page, server, "predicted")
     page.wait_for_function(f"() => ({CANVAS_BOXES})().length === 2")
     predicted = page.evaluate(CANVAS_BOXES)
     assert [box["metadata"]["desc"] for box in predicted] == ["a cat", "a ball"]
@@ -107,7 +77,7 @@ def test_a_box_moved_on_the_canvas_is_in_the_pictures_metadata(page: browser.Pag
     moved = page.evaluate(CANVAS_BOXES)
     assert moved[1] == predicted[1]
 
-    second = run_from_editor(page, server)
+    second = browser.painted(page, server, "predicted")
     inputs = canvas_inputs(second)
     assert values(inputs["editor_state"]) == moved
     assert values(inputs["last_incoming"]) and values(inputs["last_incoming"])[0]["y"] == cat["y"]

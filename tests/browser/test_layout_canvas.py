@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import time
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,11 +16,21 @@ browser = pytest.importorskip("support.browser")
 build = pytest.importorskip("support.templates.build_workflows").BUILD
 
 SIDE = 64
-VUE_NODES = "async ([on]) => { await app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on); }"
 VALUE = """(type) => app.graph.nodes.find((node) => node.type === type).widgets.find((w) => w.name === "boxes").value"""
 SHOW = """(type) => {
     app.canvas.ds.scale = 1;
     app.canvas.centerOnNode(app.graph.nodes.find((node) => node.type === type));
+}"""
+# The editor lays a new node out over several frames.
+PLACE = """async () => {
+    for (let still = 0, last = ""; ; ) {
+        await new Promise(requestAnimationFrame);
+        const { x, y, width, height } = document.querySelector(".compinv-ground").getBoundingClientRect();
+        const place = [x, y, width, height];
+        still = width > 50 && place.join() === last ? still + 1 : 0;
+        last = place.join();
+        if (still === 20) return place;
+    }
 }"""
 FROM_BOXES, PREDICT = "CompInvLayoutFromBoxes", "CompInvPredictLayout"
 PHRASES = {"phrases": "a cat\na ball", "width": SIDE, "height": SIDE}
@@ -68,10 +74,8 @@ PREDICTED = nodes(
 @pytest.fixture(scope="module", params=[False, True], ids=["LiteGraph", "Vue"])
 def page(request: pytest.FixtureRequest, server: ComfyServer) -> Iterator[browser.Page]:
     complaints: list[str] = []
-    with browser.open_frontend(server.url, complaints) as page:
-        page.evaluate(VUE_NODES, [request.param])
+    with browser.open_frontend(server.url, complaints) as page, browser.rendering(page, request.param):
         yield page
-        page.evaluate(VUE_NODES, [False])
     assert not [each for each in complaints if "compinv" in each.lower() or each.startswith("uncaught")]
 
 
@@ -88,32 +92,13 @@ def value(page: browser.Page, kind: str) -> dict[str, list[float]]:
 
 
 def drag(page: browser.Page, start: tuple[float, float], end: tuple[float, float]) -> None:
-    """Drag on the canvas, from and to fractions of it."""
-    area = page.locator(".compinv-ground").bounding_box()
-    assert area is not None
+    """Drag on the canvas, from and to fractions of it, once it lies still."""
+    left, top, width, height = page.evaluate(PLACE)
     for number, (x, y) in enumerate((start, end)):
-        page.mouse.move(area["x"] + x * area["width"], area["y"] + y * area["height"], steps=4)
+        page.mouse.move(left + x * width, top + y * height, steps=4)
         if not number:
             page.mouse.down()
     page.mouse.up()
-
-
-def paint(page: browser.Page, server: ComfyServer) -> Image.Image:
-    """Press Run and return the saved picture."""
-    before = set(server.get("/history"))
-    page.evaluate("async () => { await app.queuePrompt(0); }")
-    deadline = time.monotonic() + 300
-    while not set(server.get("/history")) - before:
-        assert time.monotonic() < deadline
-        page.wait_for_timeout(100)
-    (prompt_id,) = set(server.get("/history")) - before
-    result = server.wait(prompt_id)
-    assert result.ok, result
-    (record,) = [each for out in result.outputs.values() for each in out.get("images", []) if each["type"] == "output"]
-    with urllib.request.urlopen(f"{server.url}/view?{urllib.parse.urlencode(record)}", timeout=60) as answer:
-        picture = Image.open(io.BytesIO(answer.read()))
-        picture.load()
-        return picture
 
 
 def kept(picture: Image.Image, kind: str) -> str:
@@ -137,7 +122,7 @@ def test_boxes_are_drawn_moved_and_kept(page: browser.Page, server: ComfyServer,
     drag(page, (0.45, 0.9), (0.55, 0.97))
     assert value(page, FROM_BOXES) == drawn
     page.screenshot(path=tmp_path / "drawn.png")
-    first = paint(page, server)
+    first = browser.painted(page, server, "drawn")
     assert kept(first, FROM_BOXES) == page.evaluate(VALUE, FROM_BOXES)
 
     drag(page, (0.25, 0.4), (0.45, 0.53))
@@ -146,7 +131,7 @@ def test_boxes_are_drawn_moved_and_kept(page: browser.Page, server: ComfyServer,
     assert moved["a cat"] == pytest.approx([0.3, 0.23, 0.6, 0.83], abs=0.03)
     # It snapped to the edge of the other box, and to the ball's lower one or nothing across.
     assert moved["a cat"][2] == drawn["a ball"][0]
-    second = paint(page, server)
+    second = browser.painted(page, server, "drawn")
     assert kept(second, FROM_BOXES) == page.evaluate(VALUE, FROM_BOXES)
     assert first.tobytes() != second.tobytes()
 
@@ -231,7 +216,7 @@ def test_reload_clone_and_subgraph_keep_the_boxes(page: browser.Page, tmp_path: 
 
 def test_a_predicted_box_is_moved_and_given_back(page: browser.Page, server: ComfyServer, tmp_path: Path) -> None:
     open_graph(page, PREDICTED, PREDICT)
-    first = paint(page, server)
+    first = browser.painted(page, server, "drawn")
     wait_for_boxes(page, 2)
     page.evaluate(SHOW, PREDICT)
     assert page.locator(".compinv-box.predicted").count() == 2 and value(page, PREDICT) == {}
@@ -242,7 +227,7 @@ def test_a_predicted_box_is_moved_and_given_back(page: browser.Page, server: Com
     drag(page, (0.25, 0.5), (0.25, 0.35))
     assert list(value(page, PREDICT)) == ["a cat"]
     assert page.locator(".compinv-box.predicted").count() == 1
-    second = paint(page, server)
+    second = browser.painted(page, server, "drawn")
     assert kept(second, PREDICT) == page.evaluate(VALUE, PREDICT)
     assert first.tobytes() != second.tobytes()
 

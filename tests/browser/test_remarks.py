@@ -13,7 +13,6 @@ from support.templates.graph import Prompt
 
 browser = pytest.importorskip("support.browser")
 
-VUE_NODES = "async ([on]) => { await app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on); }"
 LOAD = """async ([prompt, type]) => {
     await app.loadApiJson(prompt, "mistake");
     // As a workflow of its own it gets an id.
@@ -48,9 +47,8 @@ def page(server: ComfyServer, complaints: list[str]) -> Iterator[browser.Page]:
 
 @pytest.fixture(scope="module", params=["LiteGraph", "Nodes 2.0"])
 def renderer(request: pytest.FixtureRequest, page: browser.Page) -> Iterator[browser.Page]:
-    page.evaluate(VUE_NODES, [request.param == "Nodes 2.0"])
-    yield page
-    page.evaluate(VUE_NODES, [False])
+    with browser.rendering(page, request.param == "Nodes 2.0"):
+        yield page
 
 
 def run(page: browser.Page, prompt: Prompt, node: str) -> None:

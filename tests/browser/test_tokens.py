@@ -14,7 +14,6 @@ from support.server import ComfyServer
 browser = pytest.importorskip("support.browser")
 build = pytest.importorskip("support.templates.build_workflows").BUILD
 
-VUE_NODES = "async ([on]) => { await app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on); }"
 GRAPH = {
     "text": ("PrimitiveStringMultiline", "", (0, 0), (300, 100), {"value": ""}, {}),
     "layout": ("CompInvLayoutFromBoxes", "", (0, 300), (300, 500), {}, {}),
@@ -54,13 +53,11 @@ def page(request: pytest.FixtureRequest, server: ComfyServer) -> Iterator[browse
     vectors = torch.randn(2, 768, generator=torch.Generator().manual_seed(2)) * 0.0137
     save_file({"chip": vectors}, str(server.base / "models" / "embeddings" / "chip.safetensors"))
     complaints: list[str] = []
-    with browser.open_frontend(server.url, complaints) as page:
-        page.evaluate(VUE_NODES, [request.param])
+    with browser.open_frontend(server.url, complaints) as page, browser.rendering(page, request.param):
         page.evaluate(build, [list(GRAPH.items()), {}])
         page.evaluate("() => { app.canvas.ds.scale = 1; app.canvas.ds.offset = [100, 100]; }")
         page.locator(".compinv-tokens").nth(1).wait_for()
         yield page
-        page.evaluate(VUE_NODES, [False])
     assert not [each for each in complaints if "compinv" in each.lower() or each.startswith("uncaught")]
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from safetensors import safe_open
@@ -14,7 +12,6 @@ from support.server import ComfyServer
 
 browser = pytest.importorskip("support.browser")
 
-VUE_NODES = "async ([on]) => { await app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on); }"
 # Two trainings that would take hours, side by side.
 BUILD = """([first, second]) => {
     app.graph.clear();
@@ -64,10 +61,8 @@ NEVER, ALWAYS = 2, 0
 
 @pytest.fixture(params=[False, True], ids=["litegraph", "vue"])
 def page(server: ComfyServer, request: pytest.FixtureRequest, complaints: list[str]) -> Iterator[browser.Page]:
-    with browser.open_frontend(server.url, complaints) as page:
-        page.evaluate(VUE_NODES, [request.param])
+    with browser.open_frontend(server.url, complaints) as page, browser.rendering(page, request.param):
         yield page
-        page.evaluate(VUE_NODES, [False])
 
 
 @pytest.fixture
@@ -75,27 +70,14 @@ def complaints() -> list[str]:
     return []
 
 
-def queue(page: browser.Page) -> None:
-    page.evaluate("async () => { await app.queuePrompt(0); }")
-
-
-def finish(page: browser.Page, server: ComfyServer, before: set[str]) -> Any:
-    deadline = time.monotonic() + 300
-    while not (done := set(server.get("/history")) - before):
-        assert time.monotonic() < deadline
-        page.wait_for_timeout(200)
-    return server.wait(done.pop())
-
-
 def run_and_stop(page: browser.Page, server: ComfyServer, names: tuple[str, str]) -> str:
     """Queue, wait until one of the trainings shows a curve and a saved step, press stop; return which it was."""
-    before = set(server.get("/history"))
-    queue(page)
+    before = browser.press_run(page, server)
     running = f"(names) => names.find((name) => /: [3-9] of 5000|: \\d\\d+ of 5000/.test(({SHOWN})(name).text))"
     name = page.wait_for_function(running, arg=list(names)).json_value()
     assert page.evaluate(SHOWN, name)["points"] >= 2
     server.interrupt()
-    assert finish(page, server, before).interrupted
+    assert browser.finished(page, server, before).interrupted
     page.wait_for_function(f"(name) => ({SHOWN})(name).text.startsWith('Stopped at')", arg=name)
     return name
 
@@ -159,9 +141,7 @@ def test_a_training_is_seen_stopped_reloaded_and_a_step_of_it_chosen(
     button.click()
     page.evaluate(f"(name) => {{ {FIND} app.graph.convertToSubgraph(new Set([find(name)])); }}", first)
     page.wait_for_function(f"([name, step]) => ({SHOWN})(name).chosen[0] === step", arg=[first, step])
-    before = set(server.get("/history"))
-    queue(page)
-    result = finish(page, server, before)
+    result = browser.finished(page, server, browser.press_run(page, server))
     assert result.ok, result
     assert [key for key in result.outputs if ":" in key]
     with safe_open(server.base / "models" / "embeddings" / f"{first}.safetensors", "pt") as file:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import time
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from . import chromium
+from .server import ComfyServer, PromptResult
 
 # Milliseconds; a machine that does other work too needs its time.
 PATIENCE = 300_000
@@ -70,6 +76,49 @@ def choose_renderer(page: Page, vue: bool) -> None:
     shown = "document.querySelectorAll('[data-node-id]').length"
     page.wait_for_function(f"([on]) => on ? {shown} >= app.graph.nodes.length : {shown} === 0", arg=[vue])
     page.wait_for_timeout(1500)
+
+
+@contextlib.contextmanager
+def rendering(page: Page, vue: bool) -> Iterator[Page]:
+    """Draw nodes in one way while the block runs (see `choose_renderer`), and on the canvas afterwards."""
+    choose_renderer(page, vue)
+    try:
+        yield page
+    finally:
+        choose_renderer(page, False)
+
+
+def press_run(page: Page, server: ComfyServer) -> set[str]:
+    """Press Run; return what had run before, for `finished`."""
+    before = set(server.get("/history"))
+    page.evaluate("async () => { await app.queuePrompt(0); }")
+    return before
+
+
+def finished(page: Page, server: ComfyServer, before: set[str]) -> PromptResult:
+    """Wait until what was queued has run, while the page goes on with its own work, and return what became of it."""
+    deadline = time.monotonic() + PATIENCE / 1000
+    while not (done := set(server.get("/history")) - before):
+        assert time.monotonic() < deadline
+        page.wait_for_timeout(200)
+    (prompt_id,) = done
+    return server.wait(prompt_id)
+
+
+def painted(page: Page, server: ComfyServer, prefix: str) -> Image.Image:
+    """Press Run; return the one picture that is saved under a name that begins so, with its metadata."""
+    result = finished(page, server, press_run(page, server))
+    assert result.ok, result
+    (record,) = [
+        image
+        for output in result.outputs.values()
+        for image in output.get("images", [])
+        if image["type"] == "output" and image["filename"].startswith(prefix)
+    ]
+    with urllib.request.urlopen(f"{server.url}/view?{urllib.parse.urlencode(record)}", timeout=60) as answer:
+        picture = Image.open(io.BytesIO(answer.read()))
+        picture.load()
+        return picture
 
 
 def api_prompt(page: Page) -> dict[str, Any]:
