@@ -109,11 +109,15 @@ class Work:
         See `Event.work`.
     done : int
         Steps that an earlier process has done.
+    clock : callable
+        Seconds.
     """
 
-    def __init__(self, name: str, total: int, sink: Sink, done: int = 0) -> None:
-        self._name, self._total, self._sink = name, total, sink
-        self._first, self._begun = done, time.monotonic()
+    def __init__(
+        self, name: str, total: int, sink: Sink, done: int = 0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._name, self._total, self._sink, self._clock = name, total, sink, clock
+        self._first, self._begun = done, clock()
         sink(Event(name, done, total))
 
     def report(
@@ -129,7 +133,7 @@ class Work:
     ) -> None:
         """Report that `step` steps are done; see `Event` for the rest."""
         here = step - self._first
-        left = (time.monotonic() - self._begun) / here * (self._total - step) if here > 0 else None
+        left = (self._clock() - self._begun) / here * (self._total - step) if here > 0 else None
         told = (losses or {}, anchors or {}, picture, distance, score, sentence)
         self._sink(Event(self._name, step, self._total, left, *told))
 

@@ -44,6 +44,9 @@ class PassingLoss:
     ) -> tuple[dict[str, Any], Callable[[], None]]:
         """Return model options for an evaluation of latents of this size, and what is to be called after it."""
         watched = []
+        if getattr(model_options.get("context_handler"), "dim", 0) != 0:
+            # The model sees parts of a picture, so its loss is known by an evaluation of its own alone.
+            return dict(model_options), lambda: None
         for condition in self._conditions:
             if regions := visible_regions(condition, *size):
                 target = TapTarget(condition["cross_attn"].shape[1], tuple(region.tokens for region in regions), (1,))

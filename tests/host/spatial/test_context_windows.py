@@ -37,12 +37,12 @@ def windowed(model: Any, length: int = 2, overlap: int = 0, schedule: str = "sta
     return clone
 
 
-def guided(core: Any) -> tuple:
+def guided(core: Any, **settings: Any) -> tuple:
     from compinv_core.boxes.layout import Layout
     from compinv_core.spatial.settings import GuidanceConfig
 
     layout = Layout(("a cat", "a ball"), ((0, 0, 0.5, 1), (0.5, 0, 1, 1)), 64, 64)
-    config = GuidanceConfig(strength=3000.0, threshold=0.1, max_iterations=2, guided_steps=2)
+    config = GuidanceConfig(strength=3000.0, threshold=0.1, max_iterations=2, guided_steps=2, **settings)
     model, clip, _ = host.load("tiny")
     with torch.inference_mode():
         return core.apply_layout_guidance(model, clip, PROMPT, layout, config)
@@ -55,6 +55,14 @@ def test_guidance_is_that_of_the_whole_batch(core: Any, length: int, overlap: in
     whole = sample(model, positive, noise)
     parts = sample(windowed(model, length, overlap), positive, noise)
     assert torch.allclose(parts, whole, atol=2e-4)
+
+
+@pytest.mark.parametrize("method", ["gradient", "injection", "hybrid"])
+def test_windows_of_the_picture_itself_are_guided(core: Any, method: str) -> None:
+    model, positive = guided(core, method=method, injection_strength=1.0)
+    strips = sample(windowed(model, length=6, overlap=2, dim=2), positive)
+    plain = sample(windowed(host.load("tiny")[0], length=6, overlap=2, dim=2), encode())
+    assert strips.isfinite().all() and not torch.allclose(strips, plain, atol=1e-3)
 
 
 @pytest.mark.parametrize(("length", "overlap"), [(2, 0), (2, 1), (3, 2)])
