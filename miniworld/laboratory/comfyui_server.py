@@ -55,8 +55,16 @@ class PromptResult:
     @property
     def remarks(self) -> list[str]:
         """What our nodes remarked."""
-        lists = [each for output in self.outputs.values() for each in output.get("remarks", ())]
-        return [sentence for remarks in lists for sentence, _ in remarks]
+        return [sentence for sentence, _ in self._remarks]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Those remarks that are no mere notes."""
+        return [sentence for sentence, severity in self._remarks if severity == "warning"]
+
+    @property
+    def _remarks(self) -> list[list[str]]:
+        return [each for output in self.outputs.values() for said in output.get("remarks", ()) for each in said]
 
 
 class ComfyServer:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ... import __version__, logger
-from ...basics.errors import UserError, listed
+from ...basics.errors import UserError, listed, remark
 from ...learning.concept import Concept, check_distinct_names
 from ...learning.embedding_file import MAKER_KEY, anchors_to_text
 from ...learning.pictures.photos import single_masks, stack_masks, stack_photos
@@ -110,10 +110,10 @@ def _without_blank_masks(concept: Concept) -> Concept:
     # Load Image gives a blank mask for a picture in which nobody has painted one.
     if not concept.masks or any(mask.any() for mask in concept.masks):
         return concept
-    logger.warning(
-        "No photo of %s has a mask, so the background is learned, too: paint the concept in the mask editor of each "
-        "Load Image.",
-        concept.name,
+    remark(
+        f"No photo of {concept.name} has a mask, so the background is learned, too: paint the concept in the mask "
+        "editor of each Load Image.",
+        "note",
     )
     return dataclasses.replace(concept, masks=None)
 

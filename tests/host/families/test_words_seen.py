@@ -67,7 +67,8 @@ def test_a_word_is_repaired_in_each_text_encoder(case: FamilyCase, stranger: str
 
 
 @pytest.mark.parametrize("family", ["SD1", "SDXL"])
-def test_masks_that_nobody_painted_are_left_out(family: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_masks_that_nobody_painted_are_left_out(family: str) -> None:
+    from compinv_core.basics.errors import Remarks, remarks_to
     from compinv_core.host import family as families
     from compinv_core.host.learning.concepts import checked_photos
     from compinv_core.learning.concept import Concept
@@ -75,8 +76,11 @@ def test_masks_that_nobody_painted_are_left_out(family: str, caplog: pytest.LogC
     # As Load Image gives them.
     photos, blank = [torch.rand(1, 96, 96, 3)] * 2, [torch.zeros(1, 64, 64)] * 2
     concept = Concept.to_learn({"name": "my-cat", "superclass": "cat"}, photos, blank)
-    assert checked_photos(getattr(families, family), concept).masks is None
-    assert "No photo of my-cat has a mask" in caplog.text
+    said = Remarks()
+    with remarks_to(said):
+        assert checked_photos(getattr(families, family), concept).masks is None
+    ((sentence, severity),) = said.said
+    assert sentence.startswith("No photo of my-cat has a mask") and severity == "note"
 
 
 def test_photos_masks_and_class_pictures_of_several_sizes_train(sdxl: FamilyCase, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def predicting(server: ComfyServer, sd1_checkpoint: str) -> graph.Prompt:
 
 def picture(server: ComfyServer, prompt: graph.Prompt) -> tuple[np.ndarray, PromptResult]:
     result = server.run(prompt)
-    assert result.ok and not result.remarks, result
+    assert result.ok and not result.warnings, result
     return np.stack(server.images(result, graph.find(prompt, "SaveImage"))).astype(int), result
 
 
@@ -112,7 +112,7 @@ def training(server: ComfyServer, detector: str, **changes: dict[str, Any]) -> g
 def test_training_template_writes_a_predictor_that_predicts(server: ComfyServer, detector: str) -> None:
     prompt = training(server, detector)
     result = server.run(prompt)
-    assert result.ok and not result.remarks, result
+    assert result.ok and not result.warnings, result
     assert result.outputs[graph.find(prompt, "LossGraphNode")]["images"]
     (told,) = result.outputs[graph.find(prompt, "CompInvTrainLayoutPredictor")]["text"]
     assert "predictor:" in told and "constant layout:" in told and "class mean:" in told
@@ -123,7 +123,7 @@ def test_training_template_writes_a_predictor_that_predicts(server: ComfyServer,
     offered = server.get("/object_info/CompInvLoadLayoutPredictor")["CompInvLoadLayoutPredictor"]["input"]["required"]
     assert offered["filename"][1]["options"][0] == "side-by-side" and "template" in offered["filename"][1]["options"]
     result = server.run(using())
-    assert result.ok and not result.remarks, result
+    assert result.ok and not result.warnings, result
     assert result.outputs["predict"]["text"] == ["a cat: as cat\na boat: as boat"]
 
 
@@ -155,7 +155,7 @@ def using(predictor: str = "template", phrases: str = "a cat\na boat") -> graph.
 def made(server: ComfyServer, detector: str) -> list[Path]:
     """Folders with a data set and its predictor, a predictor of another width, and another text encoder beside."""
     result = server.run(training(server, detector))
-    assert result.ok and not result.remarks, result
+    assert result.ok and not result.warnings, result
     predictors = server.base / "models" / "compinv" / "layout"
     with torch.random.fork_rng(devices=[]):
         network = PairNetwork(512).eval()

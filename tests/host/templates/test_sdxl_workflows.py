@@ -39,7 +39,7 @@ def trained(server: ComfyServer) -> ComfyServer:
     )
     result = server.run(graph.with_photos(prompt, *(f"wide-cat-{number}.png" for number in (1, 2, 3))))
     # Photos of this size are too small for a model of this family, as is said.
-    assert result.ok and all("has small photos" in said for said in result.remarks), result
+    assert result.ok and all("has small photos" in said for said in result.warnings), result
     assert server.images(result, graph.find(prompt, "SaveImage"))[0].shape == (SIDE, SIDE, 3)
     return server
 
@@ -58,7 +58,7 @@ def test_the_composing_template_guides_the_word(trained: ComfyServer) -> None:
     pictures = []
     for each in (guided, plain):
         result = trained.run(each)
-        assert result.ok and not result.remarks, result
+        assert result.ok and not result.warnings, result
         pictures.append(trained.images(result, graph.find(each, "SaveImage"))[0].astype(int))
     assert pictures[0].shape == (SIDE, SIDE, 3) and np.abs(pictures[0] - pictures[1]).max() > 0
 
@@ -73,5 +73,5 @@ def test_the_predicted_layout_template_shows_the_attention(trained: ComfyServer)
         KSampler={"steps": 2},
     )
     result = trained.run(prompt)
-    assert result.ok and not result.remarks, result
+    assert result.ok and not result.warnings, result
     assert {prompt[key]["class_type"] for key in result.outputs} >= {"SaveImage", "PreviewImage"}

@@ -37,7 +37,7 @@ def short_prompt(name: str, trainer: str, checkpoint: str, object_info: dict) ->
 
 def pictures_of(server: ComfyServer, prompt: graph.Prompt) -> np.ndarray:
     result = server.run(prompt)
-    assert result.ok and not result.remarks, result
+    assert result.ok and not result.warnings, result
     assert result.outputs[graph.find(prompt, "LossGraphNode")]["images"]
     return np.stack(server.images(result, graph.find(prompt, "SaveImage"))).astype(int)
 

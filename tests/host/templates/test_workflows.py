@@ -38,7 +38,7 @@ def trained(server: ComfyServer, sd1_checkpoint: str, object_info: dict) -> tupl
         KSampler={"steps": 3},
     )
     result = server.run(graph.with_photos(prompt, *(f"my-cat-{number}.png" for number in (1, 2, 3))))
-    assert result.ok and not result.remarks, result
+    assert result.ok and not result.warnings, result
     outputs = {prompt[key]["class_type"]: output for key, output in result.outputs.items()}
     return outputs, server.images(result, graph.find(prompt, "SaveImage"))
 
@@ -73,7 +73,7 @@ def composing(sd1_checkpoint: str, object_info: dict, trained: tuple) -> graph.P
 
 def pictures_of(server: ComfyServer, prompt: graph.Prompt) -> np.ndarray:
     result = server.run(prompt)
-    assert result.ok and not result.remarks, result
+    assert result.ok and not result.warnings, result
     return np.stack(server.images(result, graph.find(prompt, "SaveImage"))).astype(int)
 
 
