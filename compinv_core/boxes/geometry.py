@@ -5,7 +5,6 @@ Corners are ``(x0, y0, x1, y1)``, centres are ``(cx, cy, w, h)``, both as fracti
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import torch
@@ -144,11 +143,7 @@ def separate(corners: torch.Tensor, largest_overlap: float = LARGEST_OVERLAP) ->
     """
     boxes = corners_to_centres(corners.double())
     for round_ in range(_ROUNDS):
-        crowded = [
-            (i, j)
-            for i, j in itertools.combinations(range(len(boxes)), 2)
-            if float(box_iou(centres_to_corners(boxes[i]), centres_to_corners(boxes[j]))) > largest_overlap
-        ]
+        crowded = (_pairwise_iou(centres_to_corners(boxes)) > largest_overlap).nonzero().tolist()
         if not crowded:
             break
         if round_ >= _ROUNDS_BEFORE_SHRINKING:
@@ -167,8 +162,12 @@ def largest_pairwise_iou(boxes: Sequence[Box]) -> float:
     ----------
     boxes : sequence of (x0, y0, x1, y1)
     """
-    tensors = [torch.tensor(box, dtype=torch.float64) for box in boxes]
-    return max((float(box_iou(a, b)) for a, b in itertools.combinations(tensors, 2)), default=0.0)
+    return float(_pairwise_iou(torch.tensor(boxes, dtype=torch.float64)).max()) if boxes else 0.0
+
+
+def _pairwise_iou(corners: torch.Tensor) -> torch.Tensor:
+    """Return the overlaps (N, N) of each box with those after it; 0 elsewhere."""
+    return box_iou(corners[:, None], corners[None]).triu(1)
 
 
 def _push_apart(boxes: torch.Tensor, i: int, j: int) -> None:
