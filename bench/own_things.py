@@ -14,12 +14,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from compinv_core.measures.attention import attention_shares, dominance
-from miniworld.laboratory.contact_sheet import Panel, stacked
+from miniworld.laboratory.contact_sheet import Panel, pixels, stacked
 from miniworld.laboratory.judging import judged_rows
 from miniworld.laboratory.models import Laboratory, as_thing
 from miniworld.laboratory.recipe import INVERSION
@@ -53,10 +51,6 @@ def learned(laboratory: Laboratory, thing: Instance, way: str) -> str:
     return laboratory.learn(as_thing(thing), name, WAYS[way], with_class=True, **settings)
 
 
-def pixels(pictures: Tensor) -> list[np.ndarray]:
-    return [np.uint8((picture.permute(1, 2, 0) * 255).round().numpy()) for picture in pictures]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tier", choices=TIERS, default="smoke")
@@ -79,7 +73,8 @@ def main() -> None:
             found["alone"] += judged_rows(alone, thing.name, None)
             found["beside"] += judged_rows(both, thing.name, other)
             found["ratio"].append(ratio(laboratory, (phrase, other)))
-            shown = [*pixels(as_thing(thing).photos[:1].movedim(-1, 1)), *pixels(alone[:3]), *pixels(both[:3])]
+            photo = as_thing(thing).photos[0]
+            shown = [pixels(each) for each in (photo, *alone[:3].movedim(1, -1), *both[:3].movedim(1, -1))]
             panels.append(Panel(f"{thing.name}, {way}", "", shown))
             log.info("%s, %s: done", thing.name, way)
     stacked(panels, COLUMNS).save(options.folder / "own-things.png")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from miniworld.laboratory.contact_sheet import Panel, stacked
+from miniworld.laboratory.contact_sheet import Panel, pixels, stacked
 from miniworld.laboratory.models import Laboratory
 from miniworld.networks.checkpoint import WEIGHTS, load_small
 from miniworld.networks.judge import NOUN_NAMES, THRESHOLD, judge_pictures, load_judge
@@ -50,7 +50,7 @@ def painted(laboratory: Laboratory, wanted: list[tuple[str, ...]], batch: int, t
         found += there.all(1).tolist()
         for k, noun in enumerate(nouns):
             missing[noun] = missing.get(noun, 0) + int((~there[:, k]).sum())
-        shown.append(np.uint8(pictures[0].permute(1, 2, 0).numpy() * 255))
+        shown.append(pixels(pictures[0].movedim(0, -1)))
     worst = dict(sorted(missing.items(), key=lambda item: -item[1])[:4])
     share = f"all nouns found in {np.mean(found):.3f} of {len(found)} pictures"
     print(f"{title}: {share}; missed most often: {worst}", flush=True)

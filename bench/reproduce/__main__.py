@@ -13,11 +13,11 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from compinv_core.basics.atomic_file import replacing
 from compinv_core.basics.errors import UserError
+from miniworld.laboratory.contact_sheet import pixels
 
 from .figures import write_figures
 from .protocol import METHODS, NOUN, OWN, TIERS, stages
@@ -105,7 +105,7 @@ def keep_photos(world: World, folder: Path) -> None:
         file = folder / "photos" / f"{thing.name}.png"
         if not file.exists():
             with replacing(file) as temporary:
-                Image.fromarray(np.uint8((thing.photos[0].numpy() * 255).round())).save(temporary, "PNG")
+                Image.fromarray(pixels(thing.photos[0])).save(temporary, "PNG")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from compinv_core.basics.atomic_file import replacing
-from miniworld.laboratory.contact_sheet import Panel, stacked
+from miniworld.laboratory.contact_sheet import Panel, pixels, stacked
 
 from .protocol import METHODS, NOUN, OWN, PROMPT, Block
 from .tables import CELLS
@@ -45,7 +45,7 @@ def _cells(world: World, blocks: Iterable[Block], folder: Path, half: str, metho
     panels: list[Panel] = []
     for name in dict.fromkeys(name for block in blocks for name in block.things):
         photos = world.things[name].photos[:_COLUMNS]
-        panels.append(Panel(f"photos of {name}", "", [_pixels(photo) for photo in photos]))
+        panels.append(Panel(f"photos of {name}", "", [pixels(photo) for photo in photos]))
     for method in methods:
         for semantic, spatial, title in CELLS:
             for block in (b for b in blocks if b.method == method and b.semantic == bool(semantic)):
@@ -89,11 +89,7 @@ def _recorded(world: World, prompt: str, phrases: tuple[str, ...], model: Any) -
     boxes = world.boxes(phrases)
     record = world.bench.recorded(prompt, phrases, 7, 1, model=model, boxes=boxes, guidance=world.guidance)
     curves = draw_curves(record, attention_curves(record, boxes))
-    return Image.fromarray(_pixels(draw_heatmaps(record, boxes)[0])), Image.fromarray(_pixels(curves[0]))
-
-
-def _pixels(picture: torch.Tensor) -> np.ndarray:
-    return np.uint8((picture[..., :3].clamp(0, 1) * 255).round().numpy())
+    return Image.fromarray(pixels(draw_heatmaps(record, boxes)[0])), Image.fromarray(pixels(curves[0]))
 
 
 def _save(image: Image.Image, file: Path) -> Path:

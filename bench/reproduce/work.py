@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from compinv_core.basics.atomic_file import replacing
 from compinv_core.measures.attention import attention_shares, dominance
+from miniworld.laboratory.contact_sheet import pixels
 from miniworld.laboratory.things import Word
 
 from .protocol import PROMPT, TEXTUAL_INVERSION, Block
@@ -142,6 +142,5 @@ def _painted(
 
 
 def _keep(picture: Tensor, file: Path) -> None:
-    pixels = np.uint8((picture.permute(1, 2, 0) * 255).round().numpy())
     with replacing(file) as temporary:
-        Image.fromarray(pixels).save(temporary, "PNG")
+        Image.fromarray(pixels(picture.movedim(0, -1))).save(temporary, "PNG")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 
 GAP, LINE, COLUMNS = 8, 24, 4
@@ -18,6 +19,11 @@ class Panel:
     title: str
     caption: str
     pictures: list[np.ndarray]
+
+
+def pixels(picture: torch.Tensor) -> np.ndarray:
+    """A picture (H, W, 3 or more) of values in [0, 1] as uint8 (H, W, 3)."""
+    return np.uint8((picture[..., :3].clamp(0, 1) * 255).round().numpy())
 
 
 def render(panel: Panel, columns: int) -> Image.Image:

@@ -11,6 +11,7 @@ import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 
+from ...basics.errors import UserError
 from ...spatial.attention import BlockAttention
 from ..checkpointing import gradient_checkpointing
 from ..inference import InferenceTensorGuard, pytorch_attention_override
@@ -103,8 +104,18 @@ class ConditionalPass:
         condition = dict(condition)
         if "control" in condition:
             condition["control"] = _ConstantControl(condition["control"])
-        with contextlib.suppress(CaptureComplete):
-            comfy.samplers.calc_cond_batch(self._model, [[condition]], latents, sigma, self._options_with(capture))
+        try:
+            with contextlib.suppress(CaptureComplete):
+                comfy.samplers.calc_cond_batch(self._model, [[condition]], latents, sigma, self._options_with(capture))
+        except KeyError as error:
+            # What AnimateDiff-Evolved tells its own wrappers, in its own sampling function alone.
+            if error.args != ("ad_params",):
+                raise
+            raise UserError(
+                "The context options and motion models of AnimateDiff-Evolved allow no evaluation of the model but "
+                "their own, and guidance by gradients takes another; choose the method injection in Apply Layout "
+                "Guidance, or use the host's Context Windows."
+            ) from error
 
     def blend_inpainted(self, latents: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """Show the model what KSamplerX0Inpaint shows it: the noised original outside the inpainting mask, if any."""

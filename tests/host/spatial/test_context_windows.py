@@ -65,6 +65,36 @@ def test_windows_of_the_picture_itself_are_guided(core: Any, method: str) -> Non
     assert strips.isfinite().all() and not torch.allclose(strips, plain, atol=1e-3)
 
 
+@pytest.mark.parametrize("method", ["gradient", "injection"])
+def test_windows_of_a_pack_that_evaluates_alone(core: Any, method: str) -> None:
+    """AnimateDiff-Evolved's wrappers ask for what only its own sampling function gives."""
+    from comfy.patcher_extension import WrappersMP
+
+    from compinv_core.basics.errors import UserError
+
+    inside = []
+
+    def own_sampling(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        inside.append(True)
+        try:
+            return executor(*args, **kwargs)
+        finally:
+            inside.pop()
+
+    def windows(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        return executor(*args, **kwargs) if inside else {}["ad_params"]
+
+    model, positive = guided(core, method=method, injection_strength=1.0)
+    model = model.clone()
+    model.add_wrapper(WrappersMP.PREDICT_NOISE, own_sampling)
+    model.add_wrapper(WrappersMP.CALC_COND_BATCH, windows)
+    if method == "injection":
+        assert not torch.allclose(sample(model, positive), sample(host.load("tiny")[0], encode()), atol=1e-3)
+    else:
+        with pytest.raises(UserError, match="choose the method injection"):
+            sample(model, positive)
+
+
 @pytest.mark.parametrize(("length", "overlap"), [(2, 0), (2, 1), (3, 2)])
 @pytest.mark.parametrize("with_guidance", [False, True])
 def test_the_recorded_maps_are_those_of_the_whole_batch(
