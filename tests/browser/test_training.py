@@ -106,10 +106,7 @@ def test_a_training_is_seen_stopped_reloaded_and_a_step_of_it_chosen(
     # After a reload, and in a copy.
     page.evaluate(MODE, [first, ALWAYS])
     page.evaluate(MODE, [other, NEVER])
-    workflow = page.evaluate("() => app.graph.serialize()")
-    page.reload()
-    page.wait_for_function(browser.READY)
-    assert browser.load_workflow(page, workflow) == []
+    browser.reload(page, first)
     run = server.post("/compinv/run", {"method": "textual inversion", "name": first})
     pictures = sum(saved["picture"] is not None for saved in run["saved"])
     page.wait_for_function(
@@ -148,3 +145,49 @@ def test_a_training_is_seen_stopped_reloaded_and_a_step_of_it_chosen(
         assert file.metadata()["kept_step"] == str(step)
     assert page.evaluate(SHOWN, first)["steps"] == again["steps"]
     assert not [complaint for complaint in complaints if "compinv" in complaint or complaint.startswith("uncaught")]
+
+
+@pytest.mark.parametrize("page", [False], ids=["litegraph"], indirect=True)
+def test_another_tab_and_a_restarted_server_show_what_was_there(
+    page: browser.Page, server: ComfyServer, tmp_path: Path
+) -> None:
+    names = ("tabs", "tabs-other")
+    page.evaluate(BUILD, list(names))
+    page.evaluate(MODE, [names[1], NEVER])
+    page.evaluate(LOOK, 0.75)
+    browser.keep(page, names[0])
+    before = browser.press_run(page, server)
+    page.wait_for_function(f"(name) => ({SHOWN})(name).points > 2", arg=names[0])
+
+    # The other tab opens what was open last, in the middle of the training, and follows it.
+    tab = page.context.new_page()
+    tab.set_default_timeout(browser.PATIENCE)
+    tab.goto(server.url)
+    tab.wait_for_function(browser.READY)
+    tab.wait_for_function("() => app.graph.nodes.length === 4")
+    tab.wait_for_function(f"(name) => ({SHOWN})(name).points > 2", arg=names[0])
+    seen = tab.evaluate(SHOWN, names[0])
+    assert "of 5000" in seen["text"] and len(seen["steps"]) > 1
+    tab.wait_for_function(f"([name, points]) => ({SHOWN})(name).points > points + 1", arg=[names[0], seen["points"]])
+    tab.screenshot(path=tmp_path / "second-tab.png")
+    server.interrupt()
+    assert browser.finished(page, server, before).interrupted
+    for each in (page, tab):
+        each.wait_for_function(f"(name) => ({SHOWN})(name).text.startsWith('Stopped at')", arg=names[0])
+    kept = ("text", "curves", "points", "steps", "best")
+    shown = page.evaluate(SHOWN, names[0])
+    assert shown["curves"] == ["loss", "reconstruction", "distance", "composition"]
+    assert {key: tab.evaluate(SHOWN, names[0])[key] for key in kept} == {key: shown[key] for key in kept}
+    tab.close()
+
+    # A restarted server has the address that the browser knows it by.
+    server.stop()
+    server.start(port=server.port)
+    page.reload()
+    page.wait_for_function(browser.READY)
+    page.wait_for_function("() => app.graph.nodes.length === 4")
+    page.wait_for_function(f"([name, points]) => ({SHOWN})(name).points === points", arg=[names[0], shown["points"]])
+    assert {key: page.evaluate(SHOWN, names[0])[key] for key in kept} == {key: shown[key] for key in kept}
+    page.wait_for_function(f"(name) => ({SHOWN})(name).pictures > 0", arg=names[0])
+    assert page.evaluate(SHOWN, names[1])["text"] == ""
+    page.screenshot(path=tmp_path / "restarted.png")
