@@ -124,6 +124,6 @@ def test_a_taught_word_is_composed_by_the_blueprints(page: browser.Page, server:
     }"""
     page.evaluate(look)
     page.wait_for_function(f"() => ({SHOWN})('PreviewImage').flat().length === 5")
-    # The boxes, and four pictures.
-    assert page.evaluate(SHOWN, "PreviewImage") == [[[SIDE, SIDE]], [[SIDE, SIDE]] * 4]
+    # The drawn boxes, whose longer side always has 512 pixels, and four pictures of the size that was asked for.
+    assert page.evaluate(SHOWN, "PreviewImage") == [[[512, 512]], [[SIDE, SIDE]] * 4]
     page.screenshot(path=tmp_path / "composed.png")
