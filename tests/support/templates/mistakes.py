@@ -41,7 +41,6 @@ def write_inputs(base: Path) -> None:
         write_concept(concept, base / "models" / "embeddings" / f"{name}.safetensors")
     for number in (1, 2, 3):
         pictures.photo(base / "input" / f"busy-{number}.png", number, noise=256)
-        pictures.photo(base / "input" / f"small-{number}.png", number, width=48, height=48)
     with Image.open(base / "input" / "my-cat-1.png") as photo:
         cut_out = photo.convert("RGBA")
     middle = Image.new("L", cut_out.size)
@@ -130,9 +129,6 @@ MISTAKES: dict[str, Callable[[], Mistake]] = {
         trained("cut-out.png", mask=True), _TRAIN, "white along the whole edge of the picture"
     ),
     "few photos": lambda: Mistake(trained(*_CATS[:2]), _TRAIN, "has only 2 photos"),
-    "small photos": lambda: Mistake(
-        trained("small-1.png", "small-2.png", "small-3.png"), _TRAIN, "has small photos (number 1, 2, 3)"
-    ),
     "photos alike": lambda: Mistake(trained(_CATS[0], _CATS[0], _CATS[1]), _TRAIN, "nearly the same (number 1 and 2)"),
     "busy background": lambda: Mistake(
         trained("busy-1.png", "busy-2.png", "busy-3.png"), _TRAIN, "has busy backgrounds (photo 1, 2, 3) and no mask"
