@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz oldest sums lint hosts bench gpu reproduce
+.PHONY: help setup demo test fuzz oldest pictures sums lint hosts bench gpu reproduce
 
 help: ## Say what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 14
@@ -24,6 +24,9 @@ fuzz: setup ## Run every attack of tests/host/attacks; COMPINV_SEED=1000 for oth
 
 oldest: setup ## Run the unit tests with the oldest packages of requirements.txt
 	$(VENV_PYTHON) .ci/lower_bounds.py
+
+pictures: setup ## Make the pictures of the editor in docs/images/ anew; look at them, then `make sums`
+	COMPINV_PICTURES=1 $(VENV_PYTHON) -m pytest tests/browser/templates/test_miniature_world.py
 
 sums: ## Write the hashes of files that nobody reads, after changing some on purpose
 	git ls-files -- '*.safetensors' '*.pt' '*.png' '*.jpg' | LC_ALL=C sort | xargs sha256sum > SHA256SUMS

@@ -126,10 +126,11 @@ class ComfyServer:
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def start(self, timeout: float = 600.0) -> None:
-        """Start the server and wait until it answers."""
+    def start(self, timeout: float = 600.0, port: int = 0) -> None:
+        """Start the server, at a free port if none is given, and wait until it answers."""
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
             self.port = probe.getsockname()[1]
         command = [
             sys.executable, str(host_path() / "main.py"), "--base-directory", str(self.base),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from support.languages import build_locales
+from support.locations import REPOSITORY
 from support.server import ComfyServer
 
 browser = pytest.importorskip("support.browser")
 
+HELP = REPOSITORY / "web" / "docs"
 LANGUAGE = "([language]) => app.extensionManager.setting.set('Comfy.Locale', language)"
 ADD = """([type]) => {
     const node = LiteGraph.createNode(type);
@@ -70,7 +74,12 @@ def test_the_help_panel_shows_the_nodes_page(page: browser.Page, node: str, tmp_
     page.mouse.click(*page.evaluate(TITLE))
     page.locator('[data-testid="selection-toolbox"] button:has(i[class*="info"])').first.click()
     page.get_by_text("When it fails").first.wait_for()
+    # The first line of prose, as it is shown.
+    lines = re.sub(r"[*`]", "", (HELP / f"{node}.md").read_text()).splitlines()
+    assert next(line for line in lines if line and line[0] not in "#!") in page.locator("body").inner_text()
     picture = page.locator(f'img[src*="{node}"]').first
     picture.scroll_into_view_if_needed()
     page.wait_for_function("(image) => image.complete && image.naturalWidth > 0", arg=picture.element_handle())
+    with Image.open(HELP / f"{node}.jpg") as file:
+        assert picture.evaluate("(image) => [image.naturalWidth, image.naturalHeight]") == list(file.size)
     page.screenshot(path=tmp_path / f"{node}.png")

@@ -184,6 +184,12 @@ def test_reload_clone_and_subgraph_keep_the_boxes(page: browser.Page, tmp_path: 
     wait_for_boxes(page, 1)
     assert page.evaluate(VALUE, FROM_BOXES) == text
 
+    browser.reload(page, text)
+    page.evaluate(SHOW, FROM_BOXES)
+    wait_for_boxes(page, 1)
+    assert page.evaluate(VALUE, FROM_BOXES) == text
+    assert page.locator(".compinv-box").get_attribute("aria-label").startswith("a cat: 10 %, 10 %")
+
     clones = """() => {
         const node = app.graph.nodes.find((each) => each.type === "CompInvLayoutFromBoxes"), clone = node.clone();
         clone.pos = [node.pos[0], node.pos[1] - 700];
@@ -243,6 +249,10 @@ def test_a_predicted_box_is_moved_and_given_back(page: browser.Page, server: Com
     page.wait_for_function(f"([kind, text]) => ({VALUE})(kind) === text", arg=[PREDICT, moved])
     counted = "[...document.querySelectorAll('.compinv-box')].map((box) => box.matches('.predicted')).join()"
     page.wait_for_function(f"() => {counted} === 'false,true'", timeout=30_000)
+    browser.reload(page, moved)
+    page.evaluate(SHOW, PREDICT)
+    page.wait_for_function(f"() => {counted} === 'false,true'", timeout=30_000)
+    assert page.evaluate(VALUE, PREDICT) == moved
 
 
 def test_an_earlier_workflow_opens_as_it_was(page: browser.Page) -> None:

@@ -30,6 +30,12 @@ INTO_SUBGRAPH = """([type]) => {
 }"""
 WITHIN = """([type]) => [...app.rootGraph.subgraphs.values()].flatMap((graph) => graph.nodes)
     .find((node) => node.type === type)?.widgets.find((widget) => widget.name === "remarks")?.element.textContent"""
+ENTER = """([type]) => {
+    const inner = [...app.rootGraph.subgraphs.values()].find((graph) => graph.nodes.some((node) => node.type === type));
+    app.canvas.setGraph(inner);
+    app.canvas.ds.scale = 1;
+    app.canvas.centerOnNode(inner.nodes.find((node) => node.type === type));
+}"""
 APPLY = "CompInvApplyLayoutGuidance"
 
 
@@ -85,7 +91,7 @@ def test_it_is_there_after_a_reload_and_goes_with_the_mistake(
     assert not [complaint for complaint in complaints if "compinv" in complaint.lower()]
 
 
-def test_it_shows_on_a_node_within_a_subgraph(renderer: browser.Page) -> None:
+def test_it_shows_on_a_node_within_a_subgraph(renderer: browser.Page, tmp_path: Path) -> None:
     mistake = mistakes.MISTAKES["without class"]()
     renderer.evaluate(LOAD.replace("await app.queuePrompt(0);", ""), [mistake.prompt, APPLY])
     renderer.evaluate(INTO_SUBGRAPH, [APPLY])
@@ -93,3 +99,9 @@ def test_it_shows_on_a_node_within_a_subgraph(renderer: browser.Page) -> None:
     renderer.wait_for_function(
         f"([type, sentence]) => ({WITHIN})([type])?.includes(sentence)", arg=[APPLY, mistake.sentence]
     )
+    # The node is in the subgraph, and the person who opens that sees the sentence.
+    assert renderer.locator(".compinv-remarks:visible").count() == 0
+    renderer.evaluate(ENTER, [APPLY])
+    assert shown(renderer, mistake.sentence).inner_text().startswith("⚠")
+    renderer.screenshot(path=tmp_path / "subgraph.png")
+    renderer.evaluate("() => app.canvas.setGraph(app.rootGraph)")

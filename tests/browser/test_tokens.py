@@ -84,8 +84,9 @@ def test_chips_mark_the_tokens_of_each_phrase(
 
 
 def test_chips_are_there_again_after_a_reload(page: browser.Page, tmp_path: Path) -> None:
-    ask(page, "a cat (beside:1.2) a ball", "a cat\na ball")
-    page.evaluate("async () => { await app.loadGraphData(app.graph.serialize()); }")
+    text = "a cat (beside:1.2) a ball"
+    ask(page, text, "a cat\na ball")
+    browser.reload(page, text)
     expected = [[["a", 0], ["cat", 0], ["beside", -1], ["a", 1], ["ball", 1]]]
     page.wait_for_function(f"([chips]) => JSON.stringify(({CHIPS})(0)) === JSON.stringify(chips)", arg=[expected])
     page.screenshot(path=tmp_path / "chips.png")

@@ -19,6 +19,12 @@ from .server import ComfyServer, PromptResult
 # Milliseconds; a machine that does other work too needs its time.
 PATIENCE = 300_000
 READY = "() => window.app?.isGraphReady && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 100"
+# Graphs are kept as texts within texts, each with backslashes of its own.
+KEPT = r"""([text]) => {
+    const plain = (words) => words.replaceAll("\\", "");
+    const kept = [localStorage, sessionStorage].flatMap((store) => Object.values(store));
+    return kept.some((each) => plain(each).includes(plain(JSON.stringify(text))));
+}"""
 
 
 @contextlib.contextmanager
@@ -38,7 +44,7 @@ def open_frontend(url: str, complaints: list[str] | None = None) -> Iterator[Pag
             executable_path=chromium.find(), args=["--no-sandbox", "--disable-background-networking"]
         )
         try:
-            page = browser.new_page(viewport={"width": 1600, "height": 1000})
+            page = browser.new_context(viewport={"width": 1600, "height": 1000}).new_page()
             page.set_default_timeout(PATIENCE)
             page.on("pageerror", lambda error: heard.append(f"uncaught: {error}"))
             page.on(
@@ -65,6 +71,25 @@ def load_workflow(page: Page, workflow: dict[str, Any]) -> list[str]:
         }""",
         workflow,
     )
+
+
+def keep(page: Page, text: str) -> None:
+    """Wait until the browser keeps the open graph, which has this text.
+
+    Which of the browser's stores the editor uses, and when it writes, is its own affair.
+    """
+    # What a script changed the editor notices as it does after a person's next click.
+    page.evaluate("() => app.extensionManager.workflow.activeWorkflow.changeTracker.checkState()")
+    page.wait_for_function(KEPT, arg=[text])
+
+
+def reload(page: Page, text: str) -> None:
+    """Reload the page once the browser keeps the open graph, which has this text; the editor opens it again."""
+    keep(page, text)
+    nodes = page.evaluate("() => app.graph.nodes.length")
+    page.reload()
+    page.wait_for_function(READY)
+    page.wait_for_function("([count]) => app.graph.nodes.length === count", arg=[nodes])
 
 
 def choose_renderer(page: Page, vue: bool) -> None:

@@ -55,8 +55,13 @@ COMPOSE = Blueprint(
             "",
             (0, 180),
             (320, 300),
-            {"phrases": "embedding:my-cat cat\na ball", "width": SIDE, "height": SIDE},
-            {"predictor": ("predictor", 0), "clip": ("checkpoint", 1)},
+            {"phrases": "embedding:my-cat cat\na ball"},
+            {
+                "predictor": ("predictor", 0),
+                "clip": ("checkpoint", 1),
+                "width": ("size", 0),
+                "height": ("size", 1),
+            },
         ),
         "guidance": (
             "CompInvApplyLayoutGuidance",
@@ -67,7 +72,9 @@ COMPOSE = Blueprint(
             {"model": ("checkpoint", 0), "clip": ("checkpoint", 1), "layout": ("layout", 0)},
         ),
         "negative": ("CLIPTextEncode", "Negative prompt", (380, 620), (400, 140), {}, {"clip": ("checkpoint", 1)}),
-        "size": ("GetImageSize", "", (0, 620), (320, 120), {}, {"image": ("layout", 2)}),
+        # Width and height are typed once; the drawing of a layout has a size of its own.
+        "canvas": ("EmptyImage", "Size of the pictures", (0, 1040), (320, 180), {"width": SIDE, "height": SIDE}, {}),
+        "size": ("GetImageSize", "", (0, 620), (320, 120), {}, {"image": ("canvas", 0)}),
         "latent": (
             "EmptyLatentImage",
             "",
@@ -98,8 +105,8 @@ COMPOSE = Blueprint(
         ("guidance", "text"),
         ("layout", "phrases"),
         ("predictor", "filename"),
-        ("layout", "width"),
-        ("layout", "height"),
+        ("canvas", "width"),
+        ("canvas", "height"),
         ("guidance", "strength"),
         ("sampler", "seed"),
         ("sampler", "steps"),

@@ -1,4 +1,4 @@
-"""Templates and blueprints as a person meets them: nothing covered, downloads offered, blueprints at hand."""
+"""Templates as a person meets them: nothing covered, downloads offered."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from pathlib import Path
 import pytest
 
 from support.locations import REPOSITORY
-from support.server import PACK_FOLDER, ComfyServer
+from support.server import ComfyServer
 
 browser = pytest.importorskip("support.browser")
 
 WORKFLOWS = sorted((REPOSITORY / "workflows").glob("*.json"))
-BLUEPRINTS = sorted((REPOSITORY / "subgraphs").glob("*.json"))
 CHECKPOINTS = {"v1-5-pruned-emaonly-fp16.safetensors", "sd_xl_base_1.0.safetensors"}
-EMPTY = {"version": 0.4, "last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "groups": []}
 # Of the nodes as they are drawn: (title, left, top, right, bottom).
 DRAWN = """([vue]) => app.graph.nodes.map((node) => {
     if (!vue) {
@@ -95,40 +93,3 @@ def test_what_a_new_comfyui_lacks_is_offered_for_download(page: browser.Page, pa
     page.get_by_role("button", name="View details").first.click()
     page.get_by_text("Download", exact=False).first.wait_for()
     page.keyboard.press("Escape")
-
-
-@pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem)
-def test_a_blueprint_is_served_and_goes_into_a_graph(
-    page: browser.Page, bare_server: ComfyServer, path: Path, tmp_path: Path
-) -> None:
-    served = {key: entry for key, entry in bare_server.get("/global_subgraphs").items() if entry["name"] == path.stem}
-    ((key, entry),) = served.items()
-    assert entry["info"]["node_pack"] == f"custom_nodes.{PACK_FOLDER}"
-    assert json.loads(bare_server.get(f"/global_subgraphs/{key}")["data"]) == json.loads(path.read_text())
-
-    browser.load_workflow(page, EMPTY)
-    page.locator("body").press("n")
-    page.get_by_placeholder("Search", exact=False).first.fill(path.stem)
-    page.get_by_text(path.stem, exact=True).first.click()
-    page.mouse.click(1000, 500)
-    page.wait_for_function("() => app.graph.nodes.length === 1")
-    page.locator("body").press("n")
-    page.screenshot(path=tmp_path / "inserted.png")
-    described = json.loads(path.read_text())["definitions"]["subgraphs"][0]
-    seen = page.evaluate(
-        """() => {
-            const [node] = app.graph.nodes, inner = node.subgraph.nodes;
-            return {
-                unknown: inner.filter((each) => !LiteGraph.registered_node_types[each.type]).map((each) => each.type),
-                types: inner.map((each) => each.type).sort(),
-                widgets: node.widgets.map((widget) => [widget.name, widget.value]),
-            };
-        }"""
-    )
-    assert seen["unknown"] == []
-    assert seen["types"] == sorted(node["type"] for node in described["nodes"])
-    widgets = dict(seen["widgets"])
-    if "Teach" in path.stem:
-        assert widgets["name"] == "my-cat" and widgets["superclass"] == "cat"
-    else:
-        assert "my-cat" in widgets["text"] and "\n" in widgets["phrases"]
