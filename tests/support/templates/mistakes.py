@@ -128,6 +128,7 @@ MISTAKES: dict[str, Callable[[], Mistake]] = {
     "inverted mask": lambda: Mistake(
         trained("cut-out.png", mask=True), _TRAIN, "white along the whole edge of the picture"
     ),
+    "empty mask": lambda: Mistake(trained(*_CATS, mask=True), _TRAIN, "No photo of mistaken has a mask"),
     "few photos": lambda: Mistake(trained(*_CATS[:2]), _TRAIN, "has only 2 photos"),
     "photos alike": lambda: Mistake(trained(_CATS[0], _CATS[0], _CATS[1]), _TRAIN, "nearly the same (number 1 and 2)"),
     "busy background": lambda: Mistake(
