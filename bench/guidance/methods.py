@@ -2,7 +2,8 @@
 
 On the miniature world's own things that are reported, each learned by plain textual inversion from whole photos. The
 same prompts, seeds and drawn boxes without guidance; by gradient, injection and hybrid; by the host's area and mask
-conditioning, and attention couple. Then boxes from the model and from the predictor, by injection. Seconds are the
+conditioning, and attention couple. Then boxes from the model and from the predictor, by injection. With ``--choose``
+other strengths of the bias instead, on the own things for choosing: where the default comes from. Seconds are the
 processor's, of sampling and of making the layout, over those without guidance in the same run. A killed run goes on.
 """
 
@@ -24,7 +25,7 @@ from miniworld.laboratory.judging import judged_rows, seen
 from miniworld.laboratory.models import Laboratory
 from miniworld.laboratory.recipe import GUIDANCE, PAINTING
 from miniworld.world.drawing import NOUNS
-from miniworld.world.instances import REPORTING, Instance
+from miniworld.world.instances import CHOOSING, REPORTING, Instance
 from miniworld.world.placing import SIDE
 
 from ..own_things import learned
@@ -71,13 +72,22 @@ WAYS: dict[str, Way] = {
     "injection, boxes from the model": guided("model", method="injection"),
     "injection, boxes from the predictor": guided("predictor", method="injection"),
 }
+STRENGTHS: dict[str, Way] = {
+    **{name: WAYS[name] for name in (UNGUIDED, "gradient")},
+    **{f"injection {strength:g}": guided("drawn", method="injection", injection_strength=strength)
+       for strength in (0.3, 0.6, 1.0, 1.5, 2.5)},
+    **{f"hybrid {strength:g}": guided("drawn", method="hybrid", injection_strength=strength)
+       for strength in (0.3, 0.6, 1.0)},
+}  # fmt: skip
 
 
-def painted(bench: Laboratory, thing: Instance, word: str, other: str, number: int, count: int) -> list[Row]:
+def painted(
+    bench: Laboratory, ways: dict[str, Way], thing: Instance, word: str, other: str, number: int, count: int
+) -> list[Row]:
     """Rows of one prompt, every way."""
     phrases, boxes = (word, other), DRAWN[number % len(DRAWN)]
     prompt, rows = PROMPT.format(*phrases), []
-    for name, way in WAYS.items():
+    for name, way in ways.items():
         begun = time.process_time()
         with torch.inference_mode():
             model, positive = way(bench, prompt, phrases, boxes)
@@ -103,7 +113,7 @@ def report(rows: Sequence[Row]) -> str:
     """The table as Markdown."""
     lines = ["| way | n | all there | in its drawn box | identified | twice | time |", "|---|---|---|---|---|---|---|"]
     base = mean(row["seconds"] for row in rows if row["way"] == UNGUIDED)
-    for way in WAYS:
+    for way in dict.fromkeys(row["way"] for row in rows):
         own = [row for row in rows if row["way"] == way]
         cells = [mean(row[key] for row in own) for key in ("all_there", "in_place", "identified", "duplicates")]
         time_ratio = mean(row["seconds"] for row in own) / base
@@ -114,6 +124,7 @@ def report(rows: Sequence[Row]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tier", choices=TIERS, default="smoke")
+    parser.add_argument("--choose", action="store_true", help="strengths of the bias, on the things for choosing")
     parser.add_argument("--folder", type=Path, default=Path("bench-output/guidance"))
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -121,16 +132,17 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     things, nouns, pictures = TIERS[options.tier]
     bench, rows = Laboratory(options.folder / "comfyui"), list[Row]()
-    folder = options.folder / options.tier
+    own, ways = (CHOOSING, STRENGTHS) if options.choose else (REPORTING, WAYS)
+    folder = options.folder / ("choosing" if options.choose else "") / options.tier
     folder.mkdir(parents=True, exist_ok=True)
-    for thing in REPORTING[:things]:
+    for thing in own[:things]:
         word = learned(bench, thing, "whole photos")
         for number, other in enumerate([noun for noun in NOUNS if noun != thing.noun][:nouns]):
             file = folder / f"{thing.name}-{other}.json"
             if not file.exists():
                 # What is loaded and prepared once must not count for the first way.
                 bench.paint(PROMPT.format(word, other), SEED)
-                found = painted(bench, thing, word, other, number, pictures)
+                found = painted(bench, ways, thing, word, other, number, pictures)
                 with replacing(file) as temporary:
                     temporary.write_text(json.dumps(found) + "\n")
                 log.info("%s done", file.stem)
