@@ -10,6 +10,8 @@ document.head.append(
     }),
 );
 
+// Colours in compinv.css; the last one is grey.
+const COLOURS = 7;
 /** Stands for all types of our nodes. */
 export const ALL = "CompInv";
 const hearers = [];
@@ -233,6 +235,13 @@ export function svg(tag, attributes = {}, ...children) {
     for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
     made.append(...children);
     return made;
+}
+
+/** Give an element the colour of a phrase, and what is written on it one that can be read; −1 is no phrase. */
+export function tint(made, number) {
+    const colour = number < 0 ? COLOURS - 1 : number % COLOURS;
+    made.style.setProperty("--c", `var(--c${colour})`);
+    made.style.setProperty("--t", colour ? "#000" : "#fff");
 }
 
 /** Make an element: `element("button", { title: "…", onclick }, "text", child)`. */

@@ -2,7 +2,7 @@
 
 import * as frontend from "./frontend.js";
 
-const { element, setValue, sourceOf, valueOf, widgetOf } = frontend;
+const { element, setValue, sourceOf, tint, valueOf, widgetOf } = frontend;
 
 const CLOSED = 46;
 const OPEN = 310;
@@ -11,7 +11,6 @@ const LEAST = 0.02;
 // Pixels on the screen: how near to an edge it is grasped, and to a line a box snaps.
 const GRASP = 7;
 const SNAP = 6;
-const COLOURS = 7;
 const STEP = 0.01;
 const BIG_STEP = 0.05;
 
@@ -291,7 +290,7 @@ class LayoutCanvas {
         const place = ["x0", "y0", "x1", "y1"].map((corner) => `${Math.round(box[corner] * 100)} %`);
         made.setAttribute("aria-label", `${box.phrase}${box.drawn ? "" : ", predicted"}: ${place.join(", ")}`);
         made.title = "Drag to move, its edges to resize; arrow keys, with Shift further, with Alt to resize; Delete";
-        made.style.setProperty("--c", `var(--c${number < 0 ? 6 : number % COLOURS})`);
+        tint(made, number);
         const [left, top, width, height] = [box.x0, box.y0, box.x1 - box.x0, box.y1 - box.y0];
         Object.assign(made.style, percent({ left, top, width, height }));
         return made;

@@ -1,11 +1,10 @@
 // The prompt's tokens as chips, coloured by the phrase that caught them, before anything runs.
 
-import { ask, element, extend, fit, keepOpen, panel, sourceOf, valueOf, watch } from "./frontend.js";
+import { ask, element, extend, fit, keepOpen, panel, sourceOf, tint, valueOf, watch } from "./frontend.js";
 
 const CLOSED = 46;
 const OPEN = 130;
 const OPENED = "compinv_tokens";
-const COLOURS = 7;
 
 class TokenChips {
     constructor(node) {
@@ -80,7 +79,7 @@ function chip({ text, weight, phrase }, phrases) {
     if (phrase !== null) {
         made.classList.add("caught");
         made.dataset.phrase = phrase;
-        made.style.setProperty("--c", `var(--c${phrase % COLOURS})`);
+        tint(made, phrase);
     }
     return made;
 }

@@ -79,3 +79,44 @@ def test_template_opens_whole(
 def without_titles(prompt: graph.Prompt) -> graph.Prompt:
     """Drop the node titles that the editor adds for error messages."""
     return {key: {"class_type": node["class_type"], "inputs": node["inputs"]} for key, node in prompt.items()}
+
+
+# The least contrast, by the rules for accessible pages, of what is written in our panels with what it is written on.
+CONTRAST = """() => {
+    const pen = Object.assign(document.createElement("canvas"), { width: 1, height: 1 })
+        .getContext("2d", { willReadFrequently: true });
+    const over = (colours) => {
+        for (const colour of colours) { pen.fillStyle = colour; pen.fillRect(0, 0, 1, 1); }
+        return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3);
+    };
+    const light = (colour) => colour
+        .map((value) => value / 255)
+        .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
+        .reduce((sum, value, at) => sum + value * [0.2126, 0.7152, 0.0722][at], 0.05);
+    const written = [...document.querySelectorAll(".compinv *")]
+        .filter((each) => each.checkVisibility() && [...each.childNodes].some((child) => child.nodeValue?.trim()));
+    return written.map((each) => {
+        const below = [LiteGraph.NODE_DEFAULT_BGCOLOR];
+        const chain = [];
+        for (let at = each; at; at = at.parentElement) chain.unshift(getComputedStyle(at).backgroundColor);
+        const ground = over([...below, ...chain]), ink = over([getComputedStyle(each).color]);
+        const [low, high] = [light(ground), light(ink)].sort((one, other) => one - other);
+        return [high / low, each.textContent];
+    });
+}"""
+
+
+@pytest.mark.parametrize("palette", ["dark", "light"])
+def test_panels_can_be_read_in_either_palette(page: browser.Page, palette: str, tmp_path: Path) -> None:
+    browser.load_workflow(page, json.loads((REPOSITORY / "workflows" / "02-compose-with-boxes.json").read_text()))
+    choose = "async (palette) => { await app.extensionManager.setting.set('Comfy.ColorPalette', palette); }"
+    page.evaluate(choose, palette)
+    try:
+        page.locator(".compinv-chip.caught").first.wait_for()
+        page.wait_for_timeout(500)
+        page.screenshot(path=tmp_path / f"{palette}.png")
+        written = page.evaluate(CONTRAST)
+        assert {"a", "ball"} <= {text for _, text in written}
+        assert [(contrast, text) for contrast, text in written if contrast < 4.5] == []
+    finally:
+        page.evaluate(choose, "dark")
