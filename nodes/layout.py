@@ -159,6 +159,7 @@ class LayoutFromMasks(io.ComfyNode):
             category=schema.CATEGORY,
             description="Says which part of the prompt belongs under which mask, hard or soft.",
             search_aliases=["compinv", "layout", "mask", "region", "regional prompt", "spatial inversion"],
+            has_intermediate_output=True,
             inputs=[
                 io.Mask.Input(
                     "masks",
@@ -177,6 +178,7 @@ class LayoutFromMasks(io.ComfyNode):
         )
 
     @classmethod
+    @remarked
     def execute(cls, masks, phrases: str) -> io.NodeOutput:
         return _given_out(layout_from_masks(masks, parse_phrases(phrases)))
 
@@ -195,6 +197,7 @@ class LayoutFromModel(io.ComfyNode):
                 "class noun, and boxes each noun's attention. No predictor, no detector, no drawing."
             ),
             search_aliases=["compinv", "layout", "bounding box", "region", "automatic layout", "spatial inversion"],
+            has_intermediate_output=True,
             inputs=[
                 io.Model.Input("model", tooltip=f"{schema.MODEL}, the one that paints."),
                 io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint."),
@@ -217,6 +220,7 @@ class LayoutFromModel(io.ComfyNode):
         )
 
     @classmethod
+    @remarked
     def execute(cls, model, clip, text: str, phrases: str, **settings) -> io.NodeOutput:
         return _given_out(layout_from_model(model, clip, text, parse_phrases(phrases), LookConfig(**settings)))
 

@@ -50,14 +50,18 @@ extend.count = 0;
 // After a reload the editor has forgotten what the last run told; the server has not.
 app.registerExtension({
     name: "compinv.told",
-    async afterConfigureGraph() {
-        const workflow = (app.rootGraph ?? app.graph).id;
+    afterConfigureGraph() {
+        const workflow = openWorkflow();
         // All that come from a prompt in API form have the same id, of zeros.
         if (!/[1-9a-f]/.test(workflow)) return;
-        const told = await ask("told", { workflow });
-        hearers.forEach((hear) => hear(told));
+        ask("told", { workflow }).then((told) => {
+            if (openWorkflow() === workflow) hearers.forEach((hear) => hear(told));
+        });
     },
 });
+
+/** The id of the workflow that is open. */
+export const openWorkflow = () => (app.rootGraph ?? app.graph).id;
 
 /** The node of an execution id such as `5` or, within subgraphs, `7:5`; or of a subgraph's own id and `5`. */
 export function nodeOf(id) {
@@ -111,13 +115,13 @@ function whileInGraph(node, look) {
     };
 }
 
-/** Give an element of ours another least height, and the node the one that it needs then. */
-export function fit(node, element, height) {
+/** Give an element of ours another least height; the node grows if it has to, or also `shrinks` to what it needs. */
+export function fit(node, element, height, shrinks) {
     // The editor leaves ten pixels free on each side of an element.
     element.style.minHeight = `${height - 20}px`;
     if (!node.graph) return;
-    node.setSize([node.size[0], node.computeSize()[1]]);
-    node.graph.setDirtyCanvas(true, true);
+    if (shrinks) node.setSize([node.size[0], node.computeSize()[1]]);
+    grow(node);
 }
 
 /** Keep in a property whether a panel is open: on new nodes it is, on those of workflows from before the panel not. */

@@ -275,7 +275,8 @@ class LayoutCanvas {
             this.remover.disabled = !chosen.drawn;
         }
         this.said.textContent = open ? sentence(fault, unknown, phrases, free, boxes) : "";
-        if (this.wasOpen !== open) frontend.fit(this.node, this.root, open ? OPEN : CLOSED);
+        const shrinks = this.wasOpen !== undefined;
+        if (this.wasOpen !== open) frontend.fit(this.node, this.root, open ? OPEN : CLOSED, shrinks);
         this.wasOpen = open;
     }
 

@@ -1,6 +1,6 @@
 // What a node has to remark, as lines on the node: said while it runs, and there again after a reload.
 
-import { ALL, dropPanel, element, extend, grow, listen, nodeOf, panel } from "./frontend.js";
+import { ALL, dropPanel, element, extend, grow, listen, nodeOf, openWorkflow, panel } from "./frontend.js";
 
 const SIGNS = { warning: "⚠", note: "ℹ" };
 const LINE = 16, LETTER = 6.6;
@@ -24,7 +24,9 @@ function show(node, remarks) {
 
 extend(ALL, { output: (node, told) => told?.remarks && show(node, told.remarks.flat()) });
 
-listen("compinv.remarks", ({ node: id, remarks }) => {
+listen("compinv.remarks", ({ workflow, node: id, remarks }) => {
+    // A person may have another workflow open meanwhile, with another node of this number.
+    if (workflow && workflow !== openWorkflow()) return;
     const node = nodeOf(id);
-    if (node) show(node, remarks);
+    if (node?.comfyClass?.startsWith(ALL)) show(node, remarks);
 });

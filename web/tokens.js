@@ -12,7 +12,7 @@ class TokenChips {
         this.asked = 0;
         const onclick = () => {
             this.node.properties[OPENED] = !this.open;
-            this.size();
+            this.size(true);
         };
         this.toggle = element("button", { type: "button", title: "Show or hide the prompt's tokens", onclick });
         this.chips = element("div");
@@ -34,17 +34,18 @@ class TokenChips {
         return { text, phrases: phrasesOf(this.node), open: this.open };
     }
 
-    size() {
+    size(shrinks = false) {
         const { open } = this;
+        this.sized = open;
         this.toggle.textContent = open ? "▾ tokens" : "▸ tokens";
         this.toggle.setAttribute("aria-expanded", open);
         this.chips.hidden = this.said.hidden = !open;
-        fit(this.node, this.root, open ? OPEN : CLOSED);
+        fit(this.node, this.root, open ? OPEN : CLOSED, shrinks);
     }
 
     async tell({ text, phrases, open }) {
         const number = ++this.asked;
-        this.size();
+        if (this.sized !== open) this.size();
         if (!open) return;
         if (text === null) return this.show([], ["The prompt is made when it runs."]);
         if (!text.trim()) return this.show([], ["The prompt is empty."]);

@@ -21,7 +21,7 @@ const views = new WeakMap();
 class View {
     constructor(node) {
         this.node = node;
-        this.height = 0;
+        this.height = this.asked = 0;
         this.text = element("div", { className: "text" });
         this.curves = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" });
         this.legend = element("div", { className: "legend" });
@@ -49,17 +49,21 @@ class View {
         const name = String(valueOf(this.node, "name") ?? "").trim();
         const method = METHODS[this.node.comfyClass];
         const joint = Boolean(this.node.inputs && sourceOf(this.node, "more_concepts"));
-        try {
-            if (name) this.show(await ask("run", { method, name, joint }));
-        } catch (error) {
-            this.show({ run: "", text: error.message, curves: [], saved: [] });
-        }
+        const number = ++this.asked;
+        const nothing = { run: "", text: "", curves: [], saved: [] };
+        const told = name
+            ? await ask("run", { method, name, joint }).catch((error) => ({ ...nothing, text: error.message }))
+            : nothing;
+        if (number === this.asked) this.show(told);
     }
 
     /** Show a training that runs, unless the node's name has become another's. */
     hear(told) {
         const name = valueOf(this.node, "name")?.trim();
-        if (!name || told.run.split(/[+.]/)[0] === name) this.show(told);
+        if (name && told.run.split(/[+.]/)[0] !== name) return;
+        // What was asked before is older.
+        this.asked++;
+        this.show(told);
     }
 
     show({ run, text, curves, saved }) {

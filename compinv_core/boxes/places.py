@@ -70,6 +70,8 @@ def layout_from_masks(masks: torch.Tensor, phrases: Sequence[str]) -> Layout:
 def crop_place(place: Place, area: Box) -> Place | None:
     """Express a place in the coordinates of a part of the picture; None where they do not meet.
 
+    A mask that is nowhere half as high there as its highest is not there, as in `bounding_box`.
+
     Parameters
     ----------
     area : (x0, y0, x1, y1)
@@ -81,7 +83,7 @@ def crop_place(place: Place, area: Box) -> Place | None:
     left, top = (min(round(start * size), size - 1) for start, size in ((area[0], width), (area[1], height)))
     right, bottom = max(round(area[2] * width), left + 1), max(round(area[3] * height), top + 1)
     part = place[top:bottom, left:right]
-    return part if float(part.max()) > 0 else None
+    return part if float(part.max()) >= float(place.max()) / 2 else None
 
 
 def bounding_box(place: Place) -> Box:

@@ -101,8 +101,14 @@ def log_lines() -> Sink:
 def with_previews(every: int, paint: Callable[[], Image.Image | None], sink: Sink) -> Sink:
     """Return a listener that hands a training's events on to another, with a picture every so many steps."""
 
+    painted = 0
+
     def hand_on(event: Event) -> None:
-        due = event.work == "training" and event.step > 0 and event.step % every == 0
+        nonlocal painted
+        # The last step is told again when another one's word has become the result.
+        due = event.work == "training" and event.step > painted and event.step % every == 0
+        if due:
+            painted = event.step
         sink(replace(event, picture=paint()) if due else event)
 
     return hand_on

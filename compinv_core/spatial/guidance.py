@@ -7,6 +7,7 @@ Symbols: A_i attention map of phrase i, M_i mask of its box, L_loc the loss, x l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -163,7 +164,7 @@ def guide_latents(
         current = latents.detach().clone()
         known = [float("inf")] * len(latents) if last_loss is None else list(last_loss)
         active = [True] * len(latents)
-        finite = torch.ones(len(latents), dtype=torch.bool, device=latents.device)
+        finite, sound = torch.ones(len(latents), dtype=torch.bool, device=latents.device), True
         losses: list[tuple[float, ...]] = []
         moved: list[torch.Tensor] = []
         for _ in range(config.max_iterations):
@@ -179,6 +180,7 @@ def guide_latents(
             # Everything that is decided needs the loss alone, so that a graphics card is waited for once an iteration.
             seen = loss.detach().tolist()
             losses.append(tuple(seen))
+            sound = sound and all(map(math.isfinite, seen))
             known = [new if wanted else old for new, old, wanted in zip(seen, known, active, strict=True)]
             if not config.stale_loss:
                 active = [wanted and value > config.threshold for wanted, value in zip(active, seen, strict=True)]
@@ -189,8 +191,8 @@ def guide_latents(
             moved.append(torch.tensor(active).to(finite.device, non_blocking=True) & finite)
             current = torch.where(_per_image(moved[-1], current), current - (scale * gradient).to(current), current)
         updates = torch.stack(moved).sum(dim=0).tolist() if moved else [0] * len(latents)
-        if not finite.all():
-            remark("Layout guidance: the gradient of an image is not finite; that image is left as it is.")
+        if not sound or not finite.all():
+            remark("Layout guidance: loss or gradient of an image is not finite; that image is left as it is.")
     return GuidedLatents(current if any(updates) else latents, tuple(losses), tuple(updates), tuple(known))
 
 

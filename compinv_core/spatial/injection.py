@@ -37,8 +37,9 @@ def logit_ranges(query: torch.Tensor, key: torch.Tensor, heads: int) -> torch.Te
     Tensor (B, heads, 1, 1), of the query's type
     """
     some = query[:, :: max(1, query.shape[1] // _QUERIES)]
-    some, key = (split_heads(each, heads) for each in (some, key))
-    logits = (some @ key.transpose(-1, -2)).float() * key.shape[-1] ** -0.5
+    # In half precision the products of some families' blocks are beyond the largest number.
+    some, key = (split_heads(each, heads).float() for each in (some, key))
+    logits = some @ key.transpose(-1, -2) * key.shape[-1] ** -0.5
     return (logits.amax(-1) - logits.amin(-1)).mean(-1)[..., None, None].to(query.dtype)
 
 

@@ -82,8 +82,8 @@ class Watch:
         return self.kept.step if self.keeps_best and self.kept else self.rows[-1].step
 
     def is_due(self, step: int, last: int) -> bool:
-        """Tell whether to measure after so many steps: now and then, and after the last."""
-        return (step % self._every == 0 or step == last) and not (self.rows and self.rows[-1].step >= step)
+        """Tell whether to measure after so many steps: first of all, now and then, and after the last."""
+        return not self.rows or ((step % self._every == 0 or step == last) and self.rows[-1].step < step)
 
     def measure(self, step: int) -> bool:
         """Measure after so many steps; tell whether this is the step to keep now."""

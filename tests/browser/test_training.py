@@ -114,9 +114,10 @@ def test_a_training_is_seen_stopped_reloaded_and_a_step_of_it_chosen(
     page.screenshot(path=tmp_path / f"stopped-{kind}.png")
 
     # After a reload, and in a copy.
+    browser.reload(page, first)
     page.evaluate(MODE, [first, ALWAYS])
     page.evaluate(MODE, [other, NEVER])
-    browser.reload(page, first)
+    browser.keep(page, first)
     run = server.post("/compinv/run", {"method": "textual inversion", "name": first})
     pictures = sum(saved["picture"] is not None for saved in run["saved"])
     page.wait_for_function(
@@ -148,6 +149,8 @@ def test_a_training_is_seen_stopped_reloaded_and_a_step_of_it_chosen(
     button.click()
     page.evaluate(f"(name) => {{ {FIND} app.graph.convertToSubgraph(new Set([find(name)])); }}", first)
     page.wait_for_function(f"([name, step]) => ({SHOWN})(name).chosen[0] === step", arg=[first, step])
+    (asked,) = [each["inputs"] for each in browser.api_prompt(page).values() if each["inputs"].get("name") == first]
+    assert asked["saved_step"] == step
     result = browser.finished(page, server, browser.press_run(page, server))
     assert result.ok, result
     assert [key for key in result.outputs if ":" in key]

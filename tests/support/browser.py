@@ -89,7 +89,8 @@ def reload(page: Page, text: str) -> None:
     nodes = page.evaluate("() => app.graph.nodes.length")
     page.reload()
     page.wait_for_function(READY)
-    page.wait_for_function("([count]) => app.graph.nodes.length === count", arg=[nodes])
+    opened = "app.extensionManager.workflow.activeWorkflow && app.graph.nodes.length"
+    page.wait_for_function(f"([count]) => ({opened}) === count", arg=[nodes])
 
 
 def choose_renderer(page: Page, vue: bool) -> None:

@@ -51,19 +51,30 @@ def told(question: dict[str, Any]) -> dict[str, Any]:
         raise UserError("Say by `workflow` the id of the workflow that is asked about.")
     runs = server().prompt_queue.get_history(map_function=lambda run: run)
     for run in reversed(runs.values()):
-        workflow = (run["prompt"][3].get("extra_pnginfo") or {}).get("workflow") or {}
-        if workflow.get("id") == wanted and run.get("outputs"):
+        if _workflow_id(run["prompt"]) == wanted and run.get("outputs"):
             return run["outputs"]
     return {}
 
 
 def running_node() -> tuple[dict[str, Any] | None, str | None]:
     """Return the graph that runs, in API form, and the id of the node; (None, None) where none is known."""
+    running, item = get_executing_context(), _running_item()
+    return (None, None) if item is None or running is None else (item[2], running.node_id)
+
+
+def _running_item() -> tuple | None:
+    """Return what the host's queue has of the run that executes a node: number, id, graph, what came with it."""
     running, host = get_executing_context(), server()
     if running is None or host is None:
-        return None, None
+        return None
     items, _ = host.prompt_queue.get_current_queue_volatile()
-    return next((item[2] for item in items if item[1] == running.prompt_id), None), running.node_id
+    return next((item for item in items if item[1] == running.prompt_id), None)
+
+
+def _workflow_id(item: tuple | None) -> str | None:
+    """Return the id that the editor gave the workflow that was queued; None where it came without one."""
+    came = {} if item is None else item[3].get("extra_pnginfo") or {}
+    return (came.get("workflow") or {}).get("id")
 
 
 def _sender() -> Callable[[list[Remark]], None]:
@@ -72,8 +83,10 @@ def _sender() -> Callable[[list[Remark]], None]:
     if running is None or host is None:
         return lambda said: None
 
+    place = {"workflow": _workflow_id(_running_item()), "node": running.node_id}
+
     def send(said: list[Remark]) -> None:
-        host.send_sync(EVENT, {"node": running.node_id, "remarks": list(said)}, host.client_id)
+        host.send_sync(EVENT, {**place, "remarks": list(said)}, host.client_id)
 
     send([])
     return send

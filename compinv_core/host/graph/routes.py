@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from ... import logger
 from ...basics.errors import UserError
 from ..progress import server
 from .remarks import told
@@ -33,13 +34,18 @@ def _handler(answer: Answer) -> Callable[[Any], Any]:
     async def handle(request: web.Request) -> web.Response:
         try:
             question = await request.json()
-            if not isinstance(question, dict):
-                raise UserError("A question to this address is a JSON object.")
+        except ValueError:
+            question = None
+        if not isinstance(question, dict):
+            return web.json_response({"error": "A question to this address is a JSON object."}, status=400)
+        try:
             # Files are read on the way, and the server has to go on meanwhile.
             return web.json_response(await asyncio.to_thread(answer, question))
         except UserError as error:
             return web.json_response({"error": str(error)}, status=400)
-        except ValueError:
-            return web.json_response({"error": "A question to this address is a JSON object."}, status=400)
+        except Exception as error:
+            logger.exception("A panel's question could not be answered.")
+            sentence = f"This cannot be shown ({type(error).__name__}: {error}); ComfyUI's log says more."
+            return web.json_response({"error": sentence}, status=500)
 
     return handle

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import folder_paths
 
 from ...basics.atomic_file import replacing
-from ...basics.errors import UserError
+from ...basics.errors import UserError, remark
 from ...basics.json_file import read_json_object
 from ...basics.names import check_name
 from ...learning.methods import CUSTOM_DIFFUSION, DREAMBOOTH, TEXTUAL_INVERSION
@@ -40,10 +40,28 @@ class _Follower:
         self._file = run / CURVES_FILE
         self.trail, self.heard = _read_trail(self._file), None
         self._sent = self._written = 0.0
+        self._said = False
 
     def hear(self, event: Event) -> None:
-        if event.work != "training":
-            return
+        """Keep and send what a training says; what only shows must not end it."""
+        if event.work == "training":
+            self._or_say(lambda: self._take(event))
+
+    def end(self) -> None:
+        """Keep and send it as it is in the end."""
+        if self.heard is not None:
+            self._or_say(self.write)
+        self._or_say(self.send)
+
+    def _or_say(self, show: Callable[[], None]) -> None:
+        try:
+            show()
+        except (OSError, UserError) as error:
+            if not self._said:
+                remark(f"What the training's panel shows could not be kept: {error}")
+            self._said = True
+
+    def _take(self, event: Event) -> None:
         self.heard = event.after(self.heard)
         self.trail.add(event)
         if event.picture is not None:
@@ -83,9 +101,12 @@ class _Follower:
     def _saved_steps(self) -> tuple[list[dict[str, Any]], str]:
         if not (self.store.folder / STATE_FILE).is_file():
             return [], ""
-        header = self.store.read_header()
+        try:
+            header = self.store.read_header()
+            rows = [Measurement(*row) for row in header["facts"].get("measured", ())]
+        except (TypeError, UserError) as error:
+            return [], str(error)
         kept = self.store.kept_steps(header)
-        rows = [Measurement(*row) for row in header["facts"].get("measured", ())]
         scores, best = at_steps(rows, kept)
         steps = [
             {"step": step, "score": scores.get(step), "best": step == best, "picture": self._picture(step)}
@@ -100,8 +121,13 @@ class _Follower:
         if not earlier:
             return None
         path = self.store.saved.picture_path(earlier[-1])
+        try:
+            version = path.stat().st_mtime_ns
+        except FileNotFoundError:
+            # The training has just replaced it by a later one.
+            return None
         folder = path.parent.relative_to(folder_paths.get_output_directory()).as_posix()
-        return {"filename": path.name, "subfolder": folder, "type": "output", "version": path.stat().st_mtime_ns}
+        return {"filename": path.name, "subfolder": folder, "type": "output", "version": version}
 
 
 @contextmanager
@@ -112,9 +138,7 @@ def followed(run: Path) -> Iterator[Sink]:
         yield follower.hear
     finally:
         del _followed[run]
-        if follower.heard is not None:
-            follower.write()
-        follower.send()
+        follower.end()
 
 
 def run_answer(question: dict[str, Any]) -> dict[str, Any]:
@@ -123,7 +147,7 @@ def run_answer(question: dict[str, Any]) -> dict[str, Any]:
     Raises
     ------
     UserError
-        Where the name cannot be one, or the saved state cannot be read.
+        Where the name cannot be one.
     """
     method, name = question.get("method"), question.get("name")
     if not isinstance(name, str) or method not in _SUFFIXES:

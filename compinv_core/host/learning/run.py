@@ -24,7 +24,7 @@ from ...training.events import Event, Sink, everybody
 from ...training.loop import take_saved, train
 from ...training.optimizers import check_optimizer
 from ...training.run_folder.state import RunStore
-from ...training.watch import Watch
+from ...training.watch import BEST, Watch
 from ..family import Family
 from ..fingerprints import earlier_fingerprint, model_fingerprint
 from ..painting import Painter
@@ -144,7 +144,8 @@ class InversionRun:
             check_optimizer(config.optimizer, model.load_device)
             memory, self._preflight = check_memory(model, clip, config, self._trains(), self.batch_shape())
             if self._store is not None:
-                self._store.check_room(memory.state_file, continues=done is not None)
+                best = memory.gradients if config.keep == BEST else 0
+                self._store.check_room(memory.state_file, done is not None, best)
         for noun in config.composition_nouns:
             check_known_word(clip, noun, "composition_nouns")
         self._patched = bool(model.patches or model.injections)

@@ -37,7 +37,8 @@ class PassingLoss:
 
     def is_below(self, threshold: float) -> bool:
         """Say whether no image's loss is above a threshold; before the first evaluation that is not known."""
-        return self._loss is not None and not bool((self._loss > threshold).any())
+        # What is not finite is not below: guidance looks at it, and says so.
+        return self._loss is not None and bool((self._loss <= threshold).all())
 
     def watch(
         self, model_options: Mapping[str, Any], size: tuple[int, int]

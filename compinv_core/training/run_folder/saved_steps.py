@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from ...basics.atomic_file import replacing
 from ...basics.tensor_file import read_metadata, read_tensors, write_tensors
 
 BEST_FILE = "best.safetensors"
@@ -82,12 +83,12 @@ class SavedSteps:
 
     def keep_picture(self, step: int, jpeg: bytes) -> None:
         """Write the preview after a step, and remove those that are the newest of no saved step."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         pictures = {number for number in self.pictures() if number < step}
         needed = {max((picture for picture in pictures if picture <= saved), default=0) for saved in self.steps()}
         for number in set(self.pictures()) - needed:
             self.picture_path(number).unlink(missing_ok=True)
-        self.picture_path(step).write_bytes(jpeg)
+        with replacing(self.picture_path(step)) as temporary:
+            temporary.write_bytes(jpeg)
 
     def pictures(self) -> list[int]:
         """Return the steps of the previews that are there, in order."""

@@ -126,7 +126,7 @@ class RunStore:
         header = self.read_header()
         return header["step"] if self._continuable(header, steps) else None
 
-    def check_room(self, state_bytes: float, continues: bool) -> None:
+    def check_room(self, state_bytes: float, continues: bool, best_bytes: float = 0) -> None:
         """Refuse a run whose state cannot be written: no right to, or no room.
 
         Parameters
@@ -135,6 +135,8 @@ class RunStore:
             Of one state; while it is replaced there are two.
         continues : bool
             Whether the saved state is continued; otherwise it is set aside, in the place of an earlier one.
+        best_bytes : float
+            Of the best step, where it is kept beside the state; while it is replaced there are two.
 
         Raises
         ------
@@ -144,7 +146,9 @@ class RunStore:
         existing = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
         path, previous = self.folder / STATE_FILE, self.folder / PREVIOUS_FILE
         replaced = path if continues else previous
-        needed = 2 * state_bytes - (replaced.stat().st_size if path.exists() and replaced.exists() else 0)
+        needed = 2 * (state_bytes + best_bytes) - (
+            replaced.stat().st_size if path.exists() and replaced.exists() else 0
+        )
         free = shutil.disk_usage(existing).free
         if needed > free:
             remove_leftovers(self.folder, own=True, young=True)
@@ -244,7 +248,8 @@ class RunStore:
 
     def finish(self) -> None:
         """Clear away what killed processes left, now that the run is at its end."""
-        remove_leftovers(self.folder, own=True, young=True)
+        for folder in (self.folder, self.saved.folder):
+            remove_leftovers(folder, own=True, young=True)
 
     def _continuable(self, header: Mapping[str, Any], steps: int) -> bool:
         """Tell whether the saved run is this one; refuse to lose another one that is unfinished."""
