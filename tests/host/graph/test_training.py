@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
+from support import host
 from support.models.training_case import Loaded, short_tuning, tune
 from support.server import ComfyServer
 
@@ -114,6 +115,18 @@ def test_a_run_is_shown_from_its_folder_also_after_a_restart(server: ComfyServer
     assert shown(server, name="live-cat")["curves"] == []
 
 
+def test_a_damaged_state_is_shown_as_such_and_can_be_begun_anew(server: ComfyServer) -> None:
+    assert server.run(training_prompt(name="damaged", steps=2)).ok
+    state = server.base / "output" / "compinv" / "runs" / "damaged" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:100])
+    told = shown(server, name="damaged")
+    assert "turn `resume` off to begin anew" in told["text"] and told["saved"] == []
+    refused = server.run(training_prompt(name="damaged", steps=2))
+    assert "turn `resume` off to begin anew" in refused.error
+    assert server.run(training_prompt(name="damaged", steps=2, resume=False)).ok
+    assert shown(server, name="damaged")["text"] == "Finished: 2 steps"
+
+
 @pytest.mark.parametrize(
     "question", [{"name": "../live-cat"}, {"name": "live-cat/.."}, {"name": 3}, {"name": "a", "method": "../.."}]
 )
@@ -121,6 +134,13 @@ def test_a_question_never_leaves_the_folder(server: ComfyServer, question: dict[
     with pytest.raises(urllib.error.HTTPError) as refused:
         shown(server, **question)
     assert refused.value.code == 400 and "name" in json.load(refused.value)["error"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[1]"])
+def test_a_question_is_a_json_object(server: ComfyServer, body: bytes) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(urllib.request.Request(f"{server.url}/compinv/run", body))
+    assert refused.value.code == 400 and json.load(refused.value)["error"].endswith("is a JSON object.")
 
 
 def test_of_what_was_never_trained_nothing_is_shown(server: ComfyServer) -> None:
@@ -157,6 +177,20 @@ def test_what_cannot_be_chosen_gets_a_sentence(
 ) -> None:
     result = server.run(training_prompt(**settings))
     assert sentence in result.error and result.error.count(". ") == 0 and result.error_type.endswith("UserError")
+
+
+def test_a_step_that_is_told_twice_has_one_picture() -> None:
+    """As when another step's word becomes the result in the end."""
+    host.start()
+    from compinv_core.host.progress import with_previews
+    from compinv_core.training.events import Event
+
+    heard: list[bool] = []
+    picture = Image.new("RGB", (8, 8))
+    sink = with_previews(2, lambda: picture, lambda event: heard.append(event.picture is picture))
+    for step in (0, 1, 2, 3, 4, 4):
+        sink(Event("training", step, 4))
+    assert heard == [False, False, True, False, True, False]
 
 
 @pytest.mark.usefixtures("one_thread")

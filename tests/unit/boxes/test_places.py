@@ -38,6 +38,8 @@ def test_a_dot_is_not_lost_at_any_resolution() -> None:
 def test_masks_are_cropped_like_boxes() -> None:
     assert torch.equal(crop_place(SLOPE, (0.5, 0.0, 1.0, 0.5)), torch.tensor([[1.0, 0.0]]))
     assert crop_place(SLOPE, (0.0, 0.5, 1.0, 1.0)) is None
+    # The faint rim of a mask is not the thing.
+    assert crop_place(torch.tensor([[1.0, 0.4, 0.0, 0.0]]), (0.25, 0.0, 1.0, 1.0)) is None
     assert crop_place(LEFT, (0.25, 0.0, 0.75, 1.0)) == (0.0, 0.0, 0.5, 1.0)
     # A part narrower than a pixel of the mask still has one.
     assert crop_place(SLOPE, (0.5, 0.0, 0.51, 0.1)).shape == (1, 1)

@@ -125,6 +125,8 @@ def test_a_state_that_cannot_fit_is_refused(tmp_path: Path) -> None:
     store.check_room(1e3, continues=False)
     with pytest.raises(UserError, match=r"needs 2000000\.0 GB, but \d+\.\d GB are free"):
         store.check_room(1e15, continues=False)
+    with pytest.raises(UserError, match=r"needs 2000002\.0 GB"):
+        store.check_room(1e15, continues=False, best_bytes=1e9)
 
 
 def test_only_what_is_replaced_makes_room(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from compinv_core.basics.errors import UserError
+from compinv_core.basics.errors import Remarks, UserError, remarks_to
 from compinv_core.spatial.attention import BlockAttention
 from compinv_core.spatial.guidance import guide_latents, layout_loss, location_loss
 from compinv_core.spatial.settings import GuidanceConfig
@@ -207,6 +207,18 @@ def test_a_gradient_that_is_not_finite_leaves_the_image_alone() -> None:
     assert result.latents.flatten()[0].item() == 0.0
     assert 0 < result.latents.flatten()[1].item() < 1
     assert result.updates == (0, 5)
+
+
+def test_a_loss_that_is_not_finite_is_said() -> None:
+    said = Remarks()
+    with remarks_to(said):
+        result = guide_latents(
+            image(-1.0, 1.0), torch.ones(2), lambda x: x.flatten().sqrt(), GuidanceConfig(strength=0.1)
+        )
+    assert result.latents.flatten()[0].item() == -1.0 and result.updates[0] == 0 and result.updates[1] > 0
+    assert [remark.sentence for remark in said.said] == [
+        "Layout guidance: loss or gradient of an image is not finite; that image is left as it is."
+    ]
 
 
 def test_on_iteration_may_stop() -> None:

@@ -28,6 +28,13 @@ def test_the_range_is_that_of_each_head() -> None:
     assert torch.allclose(logit_ranges(query, key, 2)[0].flatten(), torch.tensor([9.0 / 2**0.5, 0.0]))
 
 
+def test_products_beyond_half_precision_have_a_range() -> None:
+    # q·k is 90,000 and above the largest number of float16, q·k / √64 is 11,250.
+    query = torch.full((1, 1, 64), 37.5, dtype=torch.float16)
+    key = torch.stack([query[0], torch.zeros_like(query[0])], dim=1)
+    assert logit_ranges(query, key, 1).flatten().tolist() == [11248.0]
+
+
 def test_a_few_queries_stand_for_many() -> None:
     generator = torch.Generator().manual_seed(0)
     query, key = torch.randn(1, 4096, 32, generator=generator), torch.randn(1, 77, 32, generator=generator)

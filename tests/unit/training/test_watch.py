@@ -118,6 +118,16 @@ def test_a_run_that_was_stopped_keeps_the_same_step(tmp_path: Path) -> None:
     assert resumed.equals(whole)
 
 
+def test_a_run_from_before_there_were_measurements_goes_on(tmp_path: Path) -> None:
+    whole, resumed = NoisyRegression(), NoisyRegression()
+    train(whole, LoopSettings(steps=8, seed=3))
+    with pytest.raises(Stop):
+        train(NoisyRegression(fail_at=5), LoopSettings(steps=8, seed=3), RunStore(tmp_path, {}, {}))
+    watch = watch_of([(1.0, 1.0)] * 3, every=4)
+    train(resumed, LoopSettings(steps=8, seed=3), RunStore(tmp_path, {}, {}), watch=watch)
+    assert resumed.equals(whole) and [row.step for row in watch.rows] == [5, 8]
+
+
 def test_it_stops_early_and_stays_stopped(tmp_path: Path) -> None:
     task, calls = NoisyRegression(), NoisyRegression()
     rows = [(1.0, 1.0), (0.5, 0.5), *[(0.4, 0.5)] * 20]
