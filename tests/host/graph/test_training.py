@@ -121,7 +121,7 @@ def test_a_damaged_state_is_shown_as_such_and_can_be_begun_anew(server: ComfySer
     state.write_bytes(state.read_bytes()[:100])
     told = shown(server, name="damaged")
     assert "turn `resume` off to begin anew" in told["text"] and told["saved"] == []
-    refused = server.run(training_prompt(name="damaged", steps=2))
+    refused = server.run(training_prompt(name="damaged", steps=3))
     assert "turn `resume` off to begin anew" in refused.error
     assert server.run(training_prompt(name="damaged", steps=2, resume=False)).ok
     assert shown(server, name="damaged")["text"] == "Finished: 2 steps"
