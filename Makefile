@@ -1,6 +1,8 @@
 # The two commands of the README are `make demo` and `make test`; each sets up what it needs and reuses it.
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
+# Processes that test, of one thread each: two, where there are 10 GB of memory for each.
+WORKERS ?= $(shell awk '/MemAvailable/ { print $$2 < 20000000 ? 1 : 2 }' /proc/meminfo 2>/dev/null || echo 1)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fuzz oldest pictures sums lint hosts bench gpu reproduce
@@ -17,7 +19,7 @@ demo: setup ## Learn a concept from photos, compose it, and put the pictures int
 test: setup ## Run the whole test suite
 	@$(VENV_PYTHON) tests/support/chromium.py
 	$(VENV_PYTHON) -m ruff check .
-	$(VENV_PYTHON) -m pytest tests/unit tests/host tests/browser
+	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n $(WORKERS) --dist loadfile tests/unit tests/host tests/browser
 
 fuzz: setup ## Run every attack of tests/host/attacks; COMPINV_SEED=1000 for others
 	COMPINV_ATTACK=all $(VENV_PYTHON) -m pytest tests/host/attacks
