@@ -83,6 +83,25 @@ def test_chips_mark_the_tokens_of_each_phrase(
     assert len(chunks) == (2 if text.startswith("cat very") else 1)
 
 
+def test_a_node_keeps_the_height_that_a_person_gave_it(page: browser.Page) -> None:
+    """While the prompt is edited, and over a reload; folding the chips makes it as small as it may be."""
+    height = "() => app.graph.nodes.find((node) => node.type === 'CompInvRecordAttention').size[1]"
+    larger = height.replace(".size[1]", ".setSize([400, 950])")
+    for text in ("a cat and a large ball", "a cat and a larger ball"):
+        ask(page, text, "a cat\na ball")
+        shown = f"(word) => ({CHIPS})(1).flat().some((chip) => chip[0] === word)"
+        page.wait_for_function(shown, arg=text.split()[-2])
+        if text.endswith("large ball"):
+            page.evaluate(larger)
+    assert page.evaluate(height) >= 950
+    browser.reload(page, text)
+    page.wait_for_function(shown, arg="larger")
+    assert page.evaluate(height) >= 950
+    page.locator(".compinv-tokens button").nth(1).click()
+    page.wait_for_function(f"() => ({height})() < 800")
+    page.locator(".compinv-tokens button").nth(1).click()
+
+
 def test_chips_are_there_again_after_a_reload(page: browser.Page, tmp_path: Path) -> None:
     text = "a cat (beside:1.2) a ball"
     ask(page, text, "a cat\na ball")
