@@ -23,6 +23,13 @@ def sd1_checkpoint(request: pytest.FixtureRequest, server: ComfyServer) -> str:
     return name
 
 
+@pytest.fixture(scope="module", autouse=True)
+def room() -> Iterator[None]:
+    """Room for the tests of the next module, and for those in another process."""
+    yield
+    host.make_room()
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Sums over several threads may differ in the last bit from run to run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import importlib.util
 import logging
 import sys
@@ -11,7 +12,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import psutil
+
 from . import checkpoints, locations
+
+_LARGE = 3 * 2**30
+_loaded: dict[str, tuple[Any, Any, Any]] = {}
 
 
 @functools.cache
@@ -42,13 +48,22 @@ def load_anew(kind: str = "tiny") -> tuple[Any, Any, Any]:
     return model, clip, vae
 
 
-@functools.cache
 def load(kind: str = "tiny") -> tuple[Any, Any, Any]:
-    """Return what `load_anew` does, once per process.
+    """Return what `load_anew` does, once per module of tests at least.
 
-    The objects are shared by all tests of a process: clone before patching, and leave them as they were.
+    The objects are shared by the tests: clone before patching, and leave them as they were.
     """
-    return load_anew(kind)
+    if kind not in _loaded:
+        _loaded[kind] = load_anew(kind)
+    return _loaded[kind]
+
+
+def make_room() -> None:
+    """Let go of all checkpoints but the usual one where this process has become large: others test beside it."""
+    if psutil.Process().memory_info().rss > _LARGE:
+        for kind in _loaded.keys() - {"tiny"}:
+            del _loaded[kind]
+        gc.collect()
 
 
 @functools.cache
