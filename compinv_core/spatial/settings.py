@@ -146,7 +146,7 @@ class GuidanceConfig:
         group=_METHOD,
     )
     injection_strength: float = setting(
-        0.6,
+        1.5,
         "number",
         "Size of the injected bias at full noise, as a share of the range that the attention's logits have; it sinks "
         "with the noise. 0 injects nothing",
