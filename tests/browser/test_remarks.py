@@ -71,7 +71,7 @@ def shown(page: browser.Page, sentence: str) -> browser.Page:
 def test_a_mistake_shows_on_its_node(renderer: browser.Page, name: str, tmp_path: Path) -> None:
     mistake = mistakes.MISTAKES[name]()
     run(renderer, mistake.prompt, mistake.node)
-    assert shown(renderer, mistake.sentence).inner_text().startswith("⚠")
+    assert shown(renderer, mistake.sentence).inner_text().startswith(mistake.sign)
     renderer.screenshot(path=tmp_path / f"{name}.png")
 
 
@@ -102,6 +102,6 @@ def test_it_shows_on_a_node_within_a_subgraph(renderer: browser.Page, tmp_path: 
     # The node is in the subgraph, and the person who opens that sees the sentence.
     assert renderer.locator(".compinv-remarks:visible").count() == 0
     renderer.evaluate(ENTER, [APPLY])
-    assert shown(renderer, mistake.sentence).inner_text().startswith("⚠")
+    assert shown(renderer, mistake.sentence).inner_text().startswith(mistake.sign)
     renderer.screenshot(path=tmp_path / "subgraph.png")
     renderer.evaluate("() => app.canvas.setGraph(app.rootGraph)")

@@ -20,11 +20,12 @@ BOXES = [{"x0": x0, "y0": 0.1, "x1": x0 + 0.4, "y1": 0.9} for x0 in (0.05, 0.55)
 
 @dataclass(frozen=True)
 class Mistake:
-    """A graph, the type of the node that says what is wrong with it, and a part of the sentence."""
+    """A graph, the type of the node that says what is wrong with it, a part of the sentence, and its sign."""
 
     prompt: Prompt
     node: str
     sentence: str
+    sign: str = "⚠"
 
 
 def write_inputs(base: Path) -> None:
@@ -128,7 +129,7 @@ MISTAKES: dict[str, Callable[[], Mistake]] = {
     "inverted mask": lambda: Mistake(
         trained("cut-out.png", mask=True), _TRAIN, "white along the whole edge of the picture"
     ),
-    "empty mask": lambda: Mistake(trained(*_CATS, mask=True), _TRAIN, "No photo of mistaken has a mask"),
+    "empty mask": lambda: Mistake(trained(*_CATS, mask=True), _TRAIN, "No photo of mistaken has a mask", "ℹ"),
     "few photos": lambda: Mistake(trained(*_CATS[:2]), _TRAIN, "has only 2 photos"),
     "photos alike": lambda: Mistake(trained(_CATS[0], _CATS[0], _CATS[1]), _TRAIN, "nearly the same (number 1 and 2)"),
     "busy background": lambda: Mistake(
