@@ -16,20 +16,23 @@ const COLOURS = 7;
 export const ALL = "CompInv";
 const hearers = [];
 
+/** Whether a node is of this type of ours, or of any. */
+export const isOurs = (node, nodeId = ALL) =>
+    nodeId === ALL ? Boolean(node?.comfyClass?.startsWith(ALL)) : node?.comfyClass === nodeId;
+
 /** Act on our nodes of one type: `created(node)` once one is there, `output(node, output)` with what it last told. */
 export function extend(nodeId, { created, output }) {
-    const isOurs = (node) => node?.comfyClass === nodeId || (nodeId === ALL && node?.comfyClass?.startsWith(ALL));
     const hear = (outputs) => {
         for (const [id, told] of Object.entries(outputs)) {
             const node = nodeOf(id);
-            if (isOurs(node)) output(node, told);
+            if (isOurs(node, nodeId)) output(node, told);
         }
     };
     if (output) hearers.push(hear);
     app.registerExtension({
         name: `compinv.${nodeId}.${extend.count++}`,
         nodeCreated(node) {
-            if (!isOurs(node)) return;
+            if (!isOurs(node, nodeId)) return;
             created?.(node);
             if (output) {
                 const before = node.onExecuted;

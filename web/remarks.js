@@ -1,6 +1,6 @@
 // What a node has to remark, as lines on the node: said while it runs, and there again after a reload.
 
-import { ALL, dropPanel, element, extend, grow, listen, nodeOf, openWorkflow, panel } from "./frontend.js";
+import { ALL, dropPanel, element, extend, grow, isOurs, listen, nodeOf, openWorkflow, panel } from "./frontend.js";
 
 const SIGNS = { warning: "⚠", note: "ℹ" };
 const LINE = 16, LETTER = 6.6;
@@ -28,5 +28,5 @@ listen("compinv.remarks", ({ workflow, node: id, remarks }) => {
     // A person may have another workflow open meanwhile, with another node of this number.
     if (workflow && workflow !== openWorkflow()) return;
     const node = nodeOf(id);
-    if (node?.comfyClass?.startsWith(ALL)) show(node, remarks);
+    if (isOurs(node)) show(node, remarks);
 });
