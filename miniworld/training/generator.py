@@ -69,8 +69,9 @@ class GrowingLatents:
                 self._encode(renderer, wanted[i : i + ENCODED])
 
     def _encode(self, renderer: int, which: np.ndarray) -> None:
-        # Batches of one size, for which convolutions have to be chosen only once.
-        pictures = torch.zeros(ENCODED, *self.store["pictures"].shape[2:], dtype=torch.uint8)
+        # On a card in batches of one size, for which convolutions have to be chosen only once.
+        size = ENCODED if device().type == "cuda" else len(which)
+        pictures = torch.zeros(size, *self.store["pictures"].shape[2:], dtype=torch.uint8)
         pictures[: len(which)] = torch.from_numpy(self.store["pictures"][renderer, which])
         captions = self.store["captions"][renderer, which].astype(np.int16)
         with half_precision():

@@ -27,26 +27,25 @@ def nodes(server: ComfyServer) -> dict:
     return {key: info for key, info in everything.items() if info["python_module"] == f"custom_nodes.{PACK_FOLDER}"}
 
 
-def test_import_takes_less_than_half_a_second_and_nothing_heavy() -> None:
-    # ComfyUI's own report is in seconds of the clock, which also counts whatever else the machine does; so the time of
-    # the processor is taken here, in a fresh process with the host loaded as it is when custom nodes are imported.
+def test_import_brings_in_the_packs_own_modules_and_no_other() -> None:
+    # A fresh process with the host loaded as it is when custom nodes are imported. What libraries cost is what makes a
+    # pack slow to start; `python -X importtime` says how long the rest takes.
     script = f"""
-import json, sys, time
+import json, sys
 sys.path.insert(0, {str(TESTS)!r})
 from support import host
 host.start()
 import comfy.samplers, comfy.sd, comfy_api.latest, nodes
-before, start = set(sys.modules), time.process_time()
-host.load_pack()
-print(json.dumps([time.process_time() - start, sorted(set(sys.modules) - before)]))
+before = set(sys.modules)
+pack = host.load_pack()
+print(json.dumps([pack.__name__, sorted(set(sys.modules) - before)]))
 """
     # The repository root as working directory would put our package `nodes` before the host's module.
     answer = subprocess.run([sys.executable, "-c", script], cwd=TESTS, stdout=subprocess.PIPE, text=True, check=True)
-    seconds, modules = json.loads(answer.stdout.splitlines()[-1])
+    pack, modules = json.loads(answer.stdout.splitlines()[-1])
 
-    assert seconds < 0.5
-    packages = {name.split(".")[0] for name in modules}
-    assert not packages & {"diffusers", "scipy", "sklearn", "transformers", "ultralytics"}
+    assert pack in modules
+    assert {name.split(".")[0] for name in modules} == {pack}
 
 
 def test_server_reports_that_it_imported_the_pack(server: ComfyServer) -> None:
