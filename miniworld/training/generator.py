@@ -26,8 +26,10 @@ LEARNING_RATE, WEIGHT_DECAY, CAPTION_DROP, CONSTANT = 1.5e-3, 0.02, 0.1, 0.45
 AVERAGE = 0.997
 FURTHER = 0.25
 """Share of the learning rate for weights that were trained before."""
-ENCODED, ABSORBED, EVERY = 512, 4096, 20
-"""Pictures encoded at once, and how many new ones are taken in after so many steps."""
+ENCODED = {"cuda": 512, "cpu": 32}
+"""Pictures encoded at once, by device: 512 would take 7 GB of the computer's memory."""
+ABSORBED, EVERY = 4096, 20
+"""How many new pictures are taken in after so many steps."""
 LATENT_CELLS = 16
 
 
@@ -51,7 +53,7 @@ class GrowingLatents:
     """Latents and captions of the rendered pictures on the device, more and more of them."""
 
     def __init__(self, store: Store, autoencoder: Autoencoder) -> None:
-        self.store, self.autoencoder = store, autoencoder
+        self.store, self.autoencoder, self.batch = store, autoencoder, ENCODED[device().type]
         most = store["pictures"].shape[0] * store["pictures"].shape[1]
         self.taken, self.count = [0] * len(store.done), 0
         self.latents = torch.empty(most, 4, LATENT_CELLS, LATENT_CELLS, dtype=torch.float16, device=device())
@@ -65,13 +67,12 @@ class GrowingLatents:
             first, last = self.taken[renderer], min(there, self.taken[renderer] + each)
             self.taken[renderer] = last
             wanted = first + np.nonzero(~self.store["for_judge"][renderer, first:last])[0]
-            for i in range(0, len(wanted), ENCODED):
-                self._encode(renderer, wanted[i : i + ENCODED])
+            for i in range(0, len(wanted), self.batch):
+                self._encode(renderer, wanted[i : i + self.batch])
 
     def _encode(self, renderer: int, which: np.ndarray) -> None:
-        # On a card in batches of one size, for which convolutions have to be chosen only once.
-        size = ENCODED if device().type == "cuda" else len(which)
-        pictures = torch.zeros(size, *self.store["pictures"].shape[2:], dtype=torch.uint8)
+        # Batches of one size, for which convolutions have to be chosen only once.
+        pictures = torch.zeros(self.batch, *self.store["pictures"].shape[2:], dtype=torch.uint8)
         pictures[: len(which)] = torch.from_numpy(self.store["pictures"][renderer, which])
         captions = self.store["captions"][renderer, which].astype(np.int16)
         with half_precision():

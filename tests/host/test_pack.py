@@ -1,4 +1,4 @@
-"""ComfyUI loads the pack: quickly, whole, and with a help page and a tooltip for everything."""
+"""ComfyUI loads the pack: without further libraries, whole, and with a help page and a tooltip for everything."""
 
 from __future__ import annotations
 
